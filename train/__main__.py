@@ -1,0 +1,159 @@
+"""``python -m train``: train TIM-Net or a variant of it, and say honestly how good it is."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from edge.errors import SerError
+from edge.frontend import PUBLISHED, STREAM
+from edge.quiet import quiet_native
+
+FRONTENDS = {"stream": STREAM, "published": PUBLISHED}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    from train.corpora import LAYOUTS
+    from train.presets import FUSIONS, PRESETS
+
+    parser = argparse.ArgumentParser(
+        prog="python -m train",
+        description="Train a speech emotion recognizer; cross-validate it, or make one to ship.",
+        epilog="The same command goes on with a run that was stopped, fold by fold.",
+    )
+    add = parser.add_argument
+    add("--corpus", choices=LAYOUTS, default="emodb", help="default: emodb")
+    add("--data", type=Path, metavar="DIR",
+        help="the corpus's folder (a file for csv); default: $SER_DATA/CORPUS")  # fmt: skip
+    add("--preset", choices=PRESETS, default="timnet", help="network and loss; default: timnet")
+    add("--frontend", choices=FRONTENDS, default="stream",
+        help="what the model hears: a recipe that can be streamed (16 kHz), or the published one "
+        "(22.05 kHz, needs whole clips); default: stream")  # fmt: skip
+    add("--protocol", choices=("sd10", "loso", "holdout"), default="loso",
+        help="sd10: the ten published random folds; loso: leave one speaker out; "
+        "holdout: one model, trained on all but --hold-out; default: loso")  # fmt: skip
+    add("--hold-out", metavar="SPEAKERS", default="",
+        help="with holdout: speakers to test on, separated by commas; default: nobody")  # fmt: skip
+    add("--epochs", type=_at_least_1, default=100, help="default: 100")
+    add("--window-s", type=float, metavar="S",
+        help="window or clip length; default: 2, or with the published front end the length that "
+        "TIM-Net's authors used for the corpus")  # fmt: skip
+    add("--n-blocks", type=_at_least_1, help="default: the preset's 8; 10 for iemocap")
+    add("--n-filters", type=_at_least_1, help="default: the preset's 39")
+    add("--fusion", choices=FUSIONS, help="default: the preset's")
+    add("--batch-size", type=_at_least_1, help="default: the preset's 64")
+    add("--seed", type=int, default=0, help="of weights, order and dropout; default: 0")
+    add("--jobs", type=_at_least_1, metavar="N",
+        help="folds at a time; default: one for each core, or 1 with a GPU")  # fmt: skip
+    add("--dask", metavar="ADDRESS",
+        help="run the folds on this Dask cluster, e.g. tcp://10.0.0.1:8786")  # fmt: skip
+    add("--out", type=Path, metavar="DIR",
+        help="run directory; default: runs/CORPUS-PRESET-FRONTEND-PROTOCOL")  # fmt: skip
+    add("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def _at_least_1(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
+    return value
+
+
+def data_folder(corpus: str, given: Path | None) -> Path:
+    """Return the corpus's folder, from the flag or from ``$SER_DATA``."""
+    if given is not None:
+        return given
+    if root := os.environ.get("SER_DATA"):
+        return Path(root) / corpus
+    raise SerError(f"where is {corpus}? give --data DIR, or set SER_DATA to the folder above it")
+
+
+def run(args: argparse.Namespace, command: str) -> None:
+    from train import corpora, protocols
+    from train import run as training
+    from train.dataset import default_window_s
+    from train.presets import PRESETS
+    from train.report import report
+
+    console = Console(stderr=True)
+    corpus = corpora.load(args.corpus, data_folder(args.corpus, args.data))
+    corpora.check_readable(corpus)
+    speakers = tuple(s for s in args.hold_out.split(",") if s)
+    if speakers and args.protocol != "holdout":
+        raise SerError(f"--hold-out goes with --protocol holdout, not with {args.protocol}")
+    folds = {
+        "sd10": lambda: protocols.sd10(corpus),
+        "loso": lambda: protocols.loso(corpus),
+        "holdout": lambda: protocols.holdout(corpus, speakers),
+    }[args.protocol]()
+    config = PRESETS[args.preset]
+    if args.corpus == "iemocap":
+        config = dataclasses.replace(config, n_blocks=10)  # Cited: the published depth for it.
+    for name in ("n_blocks", "n_filters", "fusion", "batch_size"):
+        if (value := getattr(args, name)) is not None:
+            config = dataclasses.replace(config, **{name: value})
+    frontend = FRONTENDS[args.frontend]
+    settings = training.Settings(
+        corpus=args.corpus,
+        protocol=args.protocol,
+        held_out=speakers,
+        preset=args.preset,
+        model=dataclasses.asdict(config),
+        frontend=frontend.to_json(),
+        window_s=args.window_s or default_window_s(args.corpus, frontend),
+        epochs=args.epochs,
+        seed=args.seed,
+    )
+    name = f"{args.corpus}-{args.preset}-{args.frontend}-{args.protocol}"
+    out = args.out or Path("runs") / name
+    n_jobs = min(len(folds), args.jobs or default_jobs())
+    console.print(
+        f"{corpus.name}: {len(corpus.clips)} clips, {len(corpus.speakers)} speakers, "
+        f"{len(corpus.labels)} emotions. Licence: {corpus.licence}"
+    )
+    training.run(corpus, folds, settings, out, n_jobs, args.dask, console)
+    result = report(out, [fold.name for fold in folds], corpus.labels, command)
+    if "uar_mean" in result:
+        print(
+            f"UAR {100 * result['uar_mean']:.1f} ± {100 * result['uar_std']:.1f}, "
+            f"WAR {100 * result['war_mean']:.1f} ± {100 * result['war_std']:.1f} over "
+            f"{len(folds)} folds; pooled over clips UAR {100 * result['uar_pooled']:.1f}, "
+            f"WAR {100 * result['war_pooled']:.1f}"
+        )
+    print(out)
+
+
+def default_jobs() -> int:
+    """Return one job for each core, or one where TensorFlow has a GPU."""
+    with quiet_native():
+        import tensorflow as tf
+
+        return 1 if tf.config.list_physical_devices("GPU") else (os.cpu_count() or 1)
+
+
+def main(argv: list[str] | None = None) -> int:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # workers inherit it
+    arguments = sys.argv[1:] if argv is None else argv
+    args = build_parser().parse_args(arguments)
+    try:
+        run(args, shlex.join(["python", "-m", "train", *arguments]))
+    except KeyboardInterrupt:
+        print("stopped; folds that had ended are kept, the same command goes on", file=sys.stderr)
+        return 130
+    except (SerError, ValueError) as error:
+        if args.debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,274 @@
+"""One fold, from features to a trained network: the job that workers run."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge.frontend import Frontend
+from edge.model import softmax
+from edge.quiet import quiet_native
+from train.dataset import random_windows, test_windows
+from train.presets import Config
+
+N_CALIBRATION = 256  # Assumed: windows kept to measure the ranges of an int8 model.
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a fold needs; it travels to the worker that runs it.
+
+    ``train`` and ``test`` hold rows per clip, not normalised; the labels are indices.
+    """
+
+    name: str
+    config: Config
+    frontend: Frontend
+    n_rows: int
+    n_labels: int
+    train: list[np.ndarray]
+    train_labels: np.ndarray
+    test: list[np.ndarray]
+    test_labels: np.ndarray
+    epochs: int
+    seed: int
+    n_threads: int
+    progress: Path | None
+    parent_pid: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a worker sends back; the last epoch's weights and answers, never a chosen epoch's.
+
+    Attributes
+    ----------
+    weights : list of arrays, in the order of the Keras model's
+    frontend : Frontend
+        With the normalisation measured on the training clips.
+    history : dict of lists, a number an epoch
+        ``loss`` and ``uar`` as training went, with dropout; ``test_loss`` and ``test_uar``.
+    test_probs : float32, shape (n_test_clips, n_labels)
+        Mean over each clip's windows.
+    windows, owners, logits
+        Windows (not normalised) for checking a conversion, the test clip each belongs to (or the
+        training clip, if there are no test clips), and the network's answers.
+    calibration : float32, shape (at most N_CALIBRATION, n_rows, n_mfcc)
+        Windows of training clips, not normalised.
+    start_s : float
+        Seconds that the job took to get going: set-up and compilation, the epoch itself left out.
+    epoch_s : float
+        Seconds for an epoch, the median, testing left out.
+    """
+
+    name: str
+    weights: list[np.ndarray]
+    frontend: Frontend
+    history: dict[str, list[float]]
+    test_probs: np.ndarray
+    windows: np.ndarray
+    owners: np.ndarray
+    logits: np.ndarray
+    calibration: np.ndarray
+    start_s: float
+    epoch_s: float
+
+
+class Trainer:
+    """A network whose compiled steps serve one fold after another.
+
+    Compiling takes far longer than an epoch; `reset` gives new weights to the same compiled steps.
+    """
+
+    def __init__(self, config: Config, n_rows: int, n_mfcc: int, n_labels: int) -> None:
+        import keras
+        import tensorflow as tf
+
+        from train.model import TimNet
+
+        self.config = config
+        self._fresh = functools.partial(TimNet, config, n_rows, n_mfcc, n_labels)
+        self.model = self._fresh()
+        self._optimizer = keras.optimizers.Adam(
+            config.learning_rate, beta_1=config.beta_1, beta_2=config.beta_2
+        )
+        self._optimizer.build(self.model.trainable_variables)
+        self._at_start = [v.numpy() for v in self._optimizer.variables]
+
+        @tf.function(jit_compile=True)
+        def step(windows: Any, labels: Any, seed: Any) -> Any:
+            with tf.GradientTape() as tape:
+                logits = self.model(windows, seed=seed)
+                value = loss(logits, labels, config.label_smoothing, config.focal_gamma)
+            variables = self.model.trainable_variables
+            self._optimizer.apply(tape.gradient(value, variables), variables)
+            return value, logits
+
+        @tf.function(jit_compile=True)
+        def infer(windows: Any) -> Any:
+            return self.model(windows)
+
+        self._step, self._infer = step, infer
+
+    def reset(self, seed: int) -> None:
+        """Start again from new weights; nothing is compiled anew."""
+        self.model.set_weights(self._fresh(seed=seed).get_weights())
+        for variable, value in zip(self._optimizer.variables, self._at_start, strict=True):
+            variable.assign(value)
+
+    def epoch(
+        self, windows: np.ndarray, labels: np.ndarray, rng: np.random.Generator
+    ) -> tuple[float, np.ndarray]:
+        """Train on all windows once, in random order; return mean loss and predicted labels.
+
+        The last batch is filled up from the start of the order, so that every batch has one shape.
+        """
+        size = self.config.batch_size
+        order = rng.permutation(len(windows))
+        n_batches = -(-len(windows) // size)
+        filled = np.resize(order, n_batches * size)
+        losses, predicted = [], np.empty(len(windows), int)
+        for batch in filled.reshape(n_batches, size):
+            seed = rng.integers(2**31, size=2, dtype=np.int32)
+            value, logits = self._step(windows[batch], labels[batch], seed)
+            losses.append(float(value))
+            predicted[batch] = logits.numpy().argmax(axis=1)
+        return float(np.mean(losses)), predicted
+
+    def logits(self, windows: np.ndarray) -> np.ndarray:
+        """Return the answers to normalised windows, float32 (n_windows, n_labels)."""
+        size = self.config.batch_size
+        answers = [np.empty((0, self.model.n_labels), np.float32)]
+        for start in range(0, len(windows), size):
+            batch = windows[start : start + size]
+            filled = np.resize(batch, (size, *batch.shape[1:]))
+            answers.append(self._infer(filled).numpy()[: len(batch)])
+        return np.concatenate(answers)
+
+
+def loss(logits: Any, labels: Any, smoothing: float, gamma: float) -> Any:
+    """Return the mean focal loss (Lin et al., ICCV 2017) over smoothed targets.
+
+    ``gamma`` 0 is cross-entropy. ``labels`` are indices, shape (n,); ``logits`` (n, n_labels).
+    """
+    import tensorflow as tf
+
+    n_labels = logits.shape[-1]
+    targets = tf.one_hot(labels, n_labels) * (1 - smoothing) + smoothing / n_labels
+    log_probs = tf.nn.log_softmax(logits)
+    focus = (1 - tf.exp(log_probs)) ** gamma if gamma else 1.0
+    return -tf.reduce_mean(tf.reduce_sum(targets * focus * log_probs, axis=-1))
+
+
+@functools.lru_cache(maxsize=1)
+def trainer(config: Config, n_rows: int, n_mfcc: int, n_labels: int) -> Trainer:
+    """Return this process's trainer of that shape; the next fold gets the same one."""
+    return Trainer(config, n_rows, n_mfcc, n_labels)
+
+
+def recall(labels: np.ndarray, predicted: np.ndarray) -> float:
+    """Return the unweighted average recall (UAR), in [0, 1], over the classes that occur."""
+    hits = labels == predicted
+    return float(np.mean([hits[labels == label].mean() for label in np.unique(labels)]))
+
+
+def clip_means(values: np.ndarray, owners: np.ndarray, n_clips: int) -> np.ndarray:
+    """Return the mean of the rows of ``values`` that belong to each clip."""
+    sums = np.zeros((n_clips, values.shape[1]))
+    np.add.at(sums, owners, values)
+    return (sums / np.bincount(owners, minlength=n_clips)[:, None]).astype(np.float32)
+
+
+def run_fold(job: Job) -> Result:
+    """Train one fold to its last epoch and answer its test clips."""
+    started = time.monotonic()
+    _settle(job)
+    fold_trainer = trainer(job.config, job.n_rows, job.frontend.n_mfcc, job.n_labels)
+    fold_trainer.reset(job.seed)
+    rng = np.random.default_rng(job.seed)
+    frontend = job.frontend.with_normalization(np.concatenate(job.train))
+    train = [frontend.normalize(rows) for rows in job.train]
+    checked = job.test or job.train[:64]  # nobody held out: conversion is checked on training clips
+    windows, owners = test_windows(checked, job.n_rows, frontend)
+    test, test_owners = (windows, owners) if job.test else (windows[:0], owners[:0])
+    test = frontend.normalize(test)
+
+    history: dict[str, list[float]] = {}
+    report = _reporter(job.progress)
+    first_s, epoch_s = 0.0, []
+    probs = np.empty((0, job.n_labels), np.float32)
+    for epoch in range(job.epochs):
+        before = time.monotonic()
+        drawn = random_windows(train, job.n_rows, rng)
+        value, predicted = fold_trainer.epoch(drawn, job.train_labels, rng)
+        epoch_s.append(time.monotonic() - before)
+        if epoch == 0:
+            first_s = time.monotonic() - started
+        numbers = {"loss": value, "uar": recall(job.train_labels, predicted)}
+        if len(test):
+            probs = clip_means(softmax(fold_trainer.logits(test)), test_owners, len(job.test))
+            likelihood = probs[np.arange(len(probs)), job.test_labels]
+            numbers["test_loss"] = float(-np.log(np.maximum(likelihood, 1e-7)).mean())
+            numbers["test_uar"] = recall(job.test_labels, probs.argmax(axis=1))
+        for key, number in numbers.items():
+            history.setdefault(key, []).append(number)
+        report({"fold": job.name, "epoch": epoch + 1, **numbers})
+
+    return Result(
+        name=job.name,
+        weights=fold_trainer.model.get_weights(),
+        frontend=frontend,
+        history=history,
+        test_probs=probs,
+        windows=windows,
+        owners=owners,
+        logits=fold_trainer.logits(frontend.normalize(windows)),
+        calibration=random_windows(job.train, job.n_rows, rng)[
+            rng.permutation(len(job.train))[:N_CALIBRATION]
+        ],
+        start_s=first_s - float(np.median(epoch_s)),
+        epoch_s=float(np.median(epoch_s)),
+    )
+
+
+def _settle(job: Job) -> None:
+    """Make this process a quiet worker: its share of threads, and Ctrl-C left to the parent."""
+    if os.getpid() != job.parent_pid and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with quiet_native():
+        import tensorflow as tf
+
+        gpus = tf.config.list_physical_devices("GPU")
+    # A process in which TensorFlow has already started keeps the threads that it has.
+    with contextlib.suppress(RuntimeError):
+        tf.config.threading.set_intra_op_parallelism_threads(job.n_threads)
+        tf.config.threading.set_inter_op_parallelism_threads(job.n_threads)
+        for gpu in gpus:
+            tf.config.experimental.set_memory_growth(gpu, True)
+
+
+def _reporter(folder: Path | None) -> Callable[[dict[str, Any]], None]:
+    """Return a function that appends a line to this process's file in ``folder``.
+
+    A worker on a machine without that folder reports nothing until its fold has ended.
+    """
+    if folder is None or not folder.is_dir():
+        return lambda numbers: None
+    path = folder / f"{os.getpid()}-{threading.get_ident()}.jsonl"
+
+    def report(numbers: dict[str, Any]) -> None:
+        with path.open("a") as file:
+            file.write(json.dumps(numbers) + "\n")
+
+    return report

@@ -1,0 +1,315 @@
+"""TIM-Net and its variants (`train.presets`) as one Keras model.
+
+Ye et al., "Temporal Modeling Matters: A Novel Temporal Emotional Modeling Approach for Speech
+Emotion Recognition", ICASSP 2023 (arXiv 2211.08233). Written from the paper.
+
+Two walks through the same weights stand side by side in every layer:
+
+``call``
+    A batch, laid out (channels, clips, frames). Then a kernel-2 convolution is one matrix product
+    over ``[x[t - d], x[t]]`` whose long side lies contiguous in memory; `train.benchmark` measures
+    what that is worth.
+``deploy``
+    One window, laid out (1, frames, 1, channels), batch normalisation folded into the kernel, so
+    that TFLite sees a padding and a dilated convolution and nothing else. Traced for conversion
+    only; a test holds the two walks equal.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from train.presets import Config
+
+BATCH_NORM_EPSILON = 1e-3  # Assumed: the default of Keras.
+BATCH_NORM_MOMENTUM = 0.99  # Assumed: the default of Keras.
+
+
+def _shift(z: tf.Tensor, n_frames: int, axis: int, reverse: bool) -> tf.Tensor:
+    """Move ``z`` along ``axis`` by ``n_frames`` later (or earlier), zeros where nothing was."""
+    length = z.shape[axis]
+    n = min(n_frames, length)
+    begin, size, pads = [0] * z.shape.rank, [-1] * z.shape.rank, [[0, 0]] * z.shape.rank
+    begin[axis], size[axis] = (n if reverse else 0), length - n
+    pads[axis] = [0, n] if reverse else [n, 0]
+    return tf.pad(tf.slice(z, begin, size), pads)
+
+
+def spatial_dropout(z: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
+    """Silence whole channels of single clips in ``z`` (channels, clips, frames)."""
+    if rate == 0:
+        return z
+    kept = tf.random.stateless_uniform((z.shape[0], z.shape[1], 1), seed) >= rate
+    return z * (tf.cast(kept, z.dtype) / (1 - rate))
+
+
+class TemporalConv(keras.layers.Layer):
+    """Half a temporal-aware block: dilated causal convolution, normalisation, ReLU, dropout.
+
+    With ``dilation`` 0 it is the stream's entry: a kernel-1 convolution with bias and no more.
+    ``reverse`` looks ahead instead of back, which is the same as a causal convolution over the
+    reversed frames, without reversing anything.
+    """
+
+    def __init__(self, n_filters: int, dilation: int, reverse: bool, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.n_filters, self.dilation, self.reverse = n_filters, dilation, reverse
+        self.dropout_rate = dropout
+        self.n_taps = 2 if dilation else 1
+
+    def build(self, n_channels: int) -> None:
+        shape = (self.n_filters,)
+        self.kernel = self.add_weight(shape=(self.n_taps * n_channels, self.n_filters))
+        self.beta = self.add_weight(shape=shape, initializer="zeros")
+        if self.dilation:
+            self.gamma = self.add_weight(shape=shape, initializer="ones")
+            self.mean = self.add_weight(shape=shape, initializer="zeros", trainable=False)
+            self.variance = self.add_weight(shape=shape, initializer="ones", trainable=False)
+        self.built = True
+
+    def call(self, z: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
+        """Map (channels, clips, frames) to (n_filters, clips, frames); ``seed`` means training."""
+        n_frames = z.shape[2]
+        if self.dilation:
+            z = tf.concat([_shift(z, self.dilation, 2, self.reverse), z], axis=0)
+        y = tf.matmul(self.kernel, tf.reshape(z, (z.shape[0], -1)), transpose_a=True)
+        if not self.dilation:
+            return tf.reshape(y + self.beta[:, None], (self.n_filters, -1, n_frames))
+        if seed is None:
+            mean, variance = tf.convert_to_tensor(self.mean), tf.convert_to_tensor(self.variance)
+        else:
+            # One pass over y for both moments: a second pass costs more than the rounding.
+            mean = tf.reduce_mean(y, axis=1)
+            variance = tf.maximum(tf.reduce_mean(y * y, axis=1) - mean * mean, 0)
+            for moving, batch in ((self.mean, mean), (self.variance, variance)):
+                moving.assign(moving + (1 - BATCH_NORM_MOMENTUM) * (batch - moving))
+        gain = self.gamma * tf.math.rsqrt(variance + BATCH_NORM_EPSILON)
+        y = tf.nn.relu(y * gain[:, None] + (self.beta - mean * gain)[:, None])
+        y = tf.reshape(y, (self.n_filters, -1, n_frames))
+        return y if seed is None else spatial_dropout(y, self.dropout_rate, seed)
+
+    def deploy(self, z: tf.Tensor) -> tf.Tensor:
+        """Map one window (1, frames, 1, channels) to (1, frames, 1, n_filters)."""
+        kernel = tf.reshape(self.kernel, (self.n_taps, 1, -1, self.n_filters))
+        if not self.dilation:
+            return tf.nn.conv2d(z, kernel, 1, "VALID") + self.beta
+        if self.reverse:  # the taps are stored as [away from t, t]
+            kernel = tf.reverse(kernel, [0])
+        gain = self.gamma * tf.math.rsqrt(self.variance + BATCH_NORM_EPSILON)
+        if self.dilation < z.shape[1]:
+            pads = [0, self.dilation] if self.reverse else [self.dilation, 0]
+            z = tf.pad(z, [[0, 0], pads, [0, 0], [0, 0]])
+        else:  # the far tap only ever meets padding
+            kernel = kernel[:1] if self.reverse else kernel[1:]
+        y = tf.nn.conv2d(z, kernel * gain, 1, "VALID", dilations=[1, self.dilation, 1, 1])
+        return tf.nn.relu(y + (self.beta - self.mean * gain))
+
+
+class Stream(keras.layers.Layer):
+    """A chain of temporal-aware blocks; each gates its own input: ``F[j+1] = A(F[j]) * F[j]``."""
+
+    def __init__(self, config: Config, reverse: bool) -> None:
+        super().__init__()
+        self.entry = TemporalConv(config.n_filters, 0, reverse)
+        self.blocks = [
+            [TemporalConv(config.n_filters, 2**j, reverse, config.dropout_of(j)) for _ in range(2)]
+            for j in range(config.n_blocks)
+        ]
+
+    def build(self, n_channels: int) -> None:
+        self.entry.build(n_channels)
+        for block in self.blocks:
+            for conv in block:
+                conv.build(self.entry.n_filters)
+        self.built = True
+
+    def call(self, z: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
+        """Return the blocks' outputs averaged over time, shape (clips, n_blocks, n_filters)."""
+        z = self.entry(z)
+        pooled = []
+        for j, block in enumerate(self.blocks):
+            attention = z
+            for half, conv in enumerate(block):
+                attention = conv(attention, seed=_fold(seed, 2 * j + half))
+            z = z * tf.sigmoid(attention)
+            pooled.append(tf.transpose(tf.reduce_mean(z, axis=2)))
+        return tf.stack(pooled, axis=1)
+
+    def deploy(self, z: tf.Tensor) -> tf.Tensor:
+        """Return the same for one window, shape (1, n_blocks, n_filters)."""
+        z = self.entry.deploy(z)
+        pooled = []
+        for block in self.blocks:
+            z = z * tf.sigmoid(block[1].deploy(block[0].deploy(z)))
+            pooled.append(tf.reduce_mean(z, axis=[1, 2]))
+        return tf.stack(pooled, axis=1)
+
+
+def _fold(seed: tf.Tensor | None, number: int) -> tf.Tensor | None:
+    return None if seed is None else tf.random.experimental.stateless_fold_in(seed, number)
+
+
+class Fusion(keras.layers.Layer):
+    """The pooled block outputs of all streams as one vector.
+
+    dynamic
+        A learned weight for each block (the paper's multi-scale dynamic fusion).
+    static
+        Attention with one learned query; the block outputs are keys and values.
+    self
+        Scaled dot-product attention among the blocks of each stream, averaged over the blocks.
+    cross
+        The same, but every stream asks and the next stream answers (with two streams: forward
+        asks backward and backward asks forward).
+
+    The first two see the sum over the streams; the last two sum the streams' answers.
+    """
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def build(self, n_blocks: int, n_filters: int) -> None:
+        if self.kind == "dynamic":
+            # Assumed: it starts as the plain average.
+            start = keras.initializers.Constant(1 / n_blocks)
+            self.weight = self.add_weight(shape=(n_blocks,), initializer=start)
+        elif self.kind == "static":
+            self.query = self.add_weight(shape=(n_filters,))
+        self.built = True
+
+    def call(self, streams: list[tf.Tensor]) -> tf.Tensor:
+        """Map tensors (clips, n_blocks, n_filters) to one (clips, n_filters)."""
+        if self.kind in ("dynamic", "static"):
+            blocks = tf.add_n(streams)
+            if self.kind == "dynamic":
+                weight = tf.convert_to_tensor(self.weight)
+            else:
+                scores = tf.linalg.matvec(blocks, self.query) / np.sqrt(blocks.shape[-1])
+                weight = tf.nn.softmax(scores)
+            return tf.reduce_sum(blocks * weight[..., None], axis=1)
+        answers = streams if self.kind == "self" else streams[1:] + streams[:1]
+        return tf.add_n([_attend(q, kv) for q, kv in zip(streams, answers, strict=True)])
+
+
+def _attend(queries: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    scores = tf.matmul(queries, values, transpose_b=True) / np.sqrt(queries.shape[-1])
+    return tf.reduce_mean(tf.matmul(tf.nn.softmax(scores), values), axis=1)
+
+
+@keras.saving.register_keras_serializable("ser")
+class TimNet(keras.Model):
+    """TIM-Net for windows of a fixed size.
+
+    Parameters
+    ----------
+    config : Config or dict of its fields
+    n_rows, n_mfcc : int
+        Shape of one window of normalised features.
+    n_labels : int
+        Outputs; they are logits.
+    seed : int
+        Of the initial weights.
+    """
+
+    def __init__(
+        self,
+        config: Config | dict[str, Any],
+        n_rows: int,
+        n_mfcc: int,
+        n_labels: int,
+        seed: int = 0,
+        **keras_arguments: Any,
+    ) -> None:
+        super().__init__(**keras_arguments)
+        self.config = config if isinstance(config, Config) else Config(**config)
+        self.n_rows, self.n_mfcc, self.n_labels, self.seed = n_rows, n_mfcc, n_labels, seed
+        self.streams = [Stream(self.config, reverse=False), Stream(self.config, reverse=True)]
+        if self.config.shuffle:
+            self.streams.append(Stream(self.config, reverse=False))
+        self.fusion = Fusion(self.config.fusion)
+        self.hidden = None
+        if self.config.n_hidden:
+            self.hidden = keras.layers.Dense(self.config.n_hidden, activation="relu")
+        self.output_layer = keras.layers.Dense(n_labels)
+        self.build((None, n_rows, n_mfcc))
+
+    def build(self, input_shape: tuple[int | None, int, int]) -> None:
+        keras.utils.set_random_seed(self.seed)
+        for stream in self.streams:
+            stream.build(self.n_mfcc)
+        self.fusion.build(self.config.n_blocks, self.config.n_filters)
+        width = self.config.n_filters
+        if self.hidden is not None:
+            self.hidden.build((None, width))
+            width = self.config.n_hidden
+        self.output_layer.build((None, width))
+        self.built = True
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "config": dataclasses.asdict(self.config),
+            "n_rows": self.n_rows,
+            "n_mfcc": self.n_mfcc,
+            "n_labels": self.n_labels,
+            "seed": self.seed,
+        }
+
+    @property
+    def order(self) -> np.ndarray:
+        """The order in which the shuffled stream hears the frames at inference."""
+        # One seed for all models: a retrained model differs in its weights only.
+        return np.random.default_rng(46).permutation(self.n_rows)
+
+    def call(self, windows: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
+        """Return the logits (clips, n_labels) of windows (clips, n_rows, n_mfcc).
+
+        ``seed``, int32 of shape (2,), draws dropout and shuffling and means training.
+        """
+        return self._answer(self.embed(windows, seed))
+
+    def embed(self, windows: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
+        """Return the fused vector (clips, n_filters) that the output layers see."""
+        windows = tf.convert_to_tensor(windows)
+        z = tf.transpose(windows, (2, 0, 1))
+        if seed is not None:
+            z = spatial_dropout(z, self.config.input_dropout, _fold(seed, 1000))
+        inputs = [z] * len(self.streams)
+        if self.config.shuffle:
+            order = tf.constant(self.order, tf.int32)
+            if seed is not None:
+                order = tf.random.experimental.stateless_shuffle(order, _fold(seed, 1001))
+            inputs[2] = tf.gather(z, order, axis=2)
+        pooled = [
+            stream(z, seed=_fold(seed, number))
+            for number, (stream, z) in enumerate(zip(self.streams, inputs, strict=True))
+        ]
+        return self.fusion(pooled)
+
+    def _answer(self, vector: tf.Tensor) -> tf.Tensor:
+        return self.output_layer(vector if self.hidden is None else self.hidden(vector))
+
+    def deploy(self) -> tf.types.experimental.ConcreteFunction:
+        """Return the graph for one window: (1, n_rows, n_mfcc) to logits (1, n_labels)."""
+
+        def one_window(window: tf.Tensor) -> dict[str, tf.Tensor]:
+            z = tf.reshape(window, (1, self.n_rows, 1, self.n_mfcc))
+            inputs = [z] * len(self.streams)
+            if self.config.shuffle:
+                inputs[2] = tf.gather(z, self.order, axis=1)
+            pooled = [s.deploy(z) for s, z in zip(self.streams, inputs, strict=True)]
+            return {"logits": self._answer(self.fusion(pooled))}
+
+        shape = tf.TensorSpec((1, self.n_rows, self.n_mfcc), tf.float32, name="window")
+        return tf.function(one_window, autograph=False).get_concrete_function(shape)
+
+    def save_deployed(self, folder: str) -> None:
+        """Write the graph of `deploy` as a SavedModel, which needs none of this code to be read."""
+        module = tf.Module()
+        module.weights = [variable.value for variable in self.variables]
+        tf.saved_model.save(module, folder, signatures=self.deploy())

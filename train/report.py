@@ -1,0 +1,118 @@
+"""What a finished run says: ``report.json``, and its loss curves and confusion matrix as PNG."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge.storage import write_json, write_with
+from train.fit import recall
+
+
+def report(
+    out: Path, fold_names: list[str], labels: tuple[str, ...], command: str
+) -> dict[str, Any]:
+    """Gather the folds of the run ``out`` into ``report.json`` and pictures; return the report."""
+    folds = {
+        name: json.loads((out / name / "result.json").read_text(encoding="utf-8"))
+        for name in fold_names
+    }
+    content: dict[str, Any] = {
+        "settings": json.loads((out / "settings.json").read_text(encoding="utf-8")),
+        "command": command,
+        "date": date.today().isoformat(),
+        "hardware": hardware(),
+        "labels": list(labels),
+        "n_parameters": next(iter(folds.values()))["n_parameters"],
+        "folds": {
+            name: {key: fold[key] for key in ("uar", "war", "start_s", "epoch_s") if key in fold}
+            | {"train_uar": fold["history"]["uar"][-1], "n_test": len(fold["clips"])}
+            for name, fold in folds.items()
+        },
+    }
+    clips = [clip for fold in folds.values() for clip in fold["clips"]]
+    if clips:
+        true = np.array([labels.index(clip["label"]) for clip in clips])
+        predicted = np.array([int(np.argmax(clip["probs"])) for clip in clips])
+        confusion = np.zeros((len(labels), len(labels)), int)
+        np.add.at(confusion, (true, predicted), 1)
+        for figure in ("uar", "war"):
+            values = [fold[figure] for fold in folds.values()]
+            content[f"{figure}_mean"] = float(np.mean(values))
+            content[f"{figure}_std"] = float(np.std(values))
+        content["uar_pooled"] = recall(true, predicted)
+        content["war_pooled"] = float((true == predicted).mean())
+        content["confusion"] = confusion.tolist()
+        write_with(out / "confusion.png", lambda path: draw_confusion(path, confusion, labels))
+    histories = [fold["history"] for fold in folds.values()]
+    write_with(out / "curves.png", lambda path: draw_curves(path, histories))
+    write_json(out / "report.json", content)
+    return content
+
+
+def hardware() -> str:
+    """Return the processor and core count, in words."""
+    name = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith(("model name", "Model")):
+                name = line.split(":", 1)[1].strip()
+                break
+    return f"{name}, {os.cpu_count()} cores, {platform.machine()}"
+
+
+def draw_confusion(path: Path, confusion: np.ndarray, labels: tuple[str, ...]) -> None:
+    """Draw recall in percent, and clips, for each pair of true and estimated label."""
+    from matplotlib.figure import Figure
+
+    share = 100 * confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    side = 2.2 + 0.75 * len(labels)
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
+    axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_xlabel("estimated")
+    axes.set_ylabel("true")
+    axes.set_title(f"All test clips, {confusion.sum()}: recall in %, clips below")
+    for (row, column), percent in np.ndenumerate(share):
+        text = f"{percent:.0f}\n({confusion[row, column]})"
+        ink = "white" if percent > 55 else "black"
+        axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=9)
+    figure.savefig(path, dpi=120)
+
+
+def draw_curves(path: Path, histories: list[dict[str, list[float]]]) -> None:
+    """Draw loss and recall over epochs: mean over folds, with the folds' range shaded."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    loss_axes, recall_axes = figure.subplots(1, 2)
+    panels = ((loss_axes, "loss", "loss", 1), (recall_axes, "uar", "UAR in %", 100))
+    for axes, key, title, factor in panels:
+        # Training figures are taken as training goes (with dropout), test figures without it.
+        for name, colour, label in (
+            (key, "tab:blue", "training"),
+            (f"test_{key}", "tab:orange", "test"),
+        ):
+            curves = np.array([h[name] for h in histories if name in h]) * factor
+            if not curves.size:
+                continue
+            epochs = np.arange(1, curves.shape[1] + 1)
+            axes.plot(epochs, curves.mean(axis=0), color=colour, label=label)
+            axes.fill_between(
+                epochs, curves.min(axis=0), curves.max(axis=0), color=colour, alpha=0.15
+            )
+        axes.set_xlabel("epoch")
+        axes.set_title(title)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    recall_axes.set_ylim(0, 102)
+    figure.suptitle("Drawn to be looked at: the last epoch is what is reported", fontsize=10)
+    figure.savefig(path, dpi=120)
