@@ -11,6 +11,7 @@ import numpy as np
 
 from edge.card import Card, sha256
 from edge.errors import ModelError
+from edge.quiet import quiet_native
 
 DEFAULT_MODEL = Path(__file__).parent / "models" / "emodb.int8.tflite"
 
@@ -27,6 +28,11 @@ def runtime() -> str:
         "no TFLite runtime found: expected tflite-runtime or ai-edge-litert; "
         "pip install -r edge/requirements.txt"
     )
+
+
+def interpreter_module() -> Any:
+    """Return the runtime's module with the ``Interpreter`` class."""
+    return importlib.import_module(f"{runtime()}.interpreter")
 
 
 class Model:
@@ -63,12 +69,12 @@ class Model:
                 f"{path}: SHA-256 differs from the card's; the file is damaged or belongs to "
                 "another card: copy or convert both again"
             )
-        interpreter_module: Any = importlib.import_module(f"{runtime()}.interpreter")
         try:
-            self._interpreter = interpreter_module.Interpreter(
-                model_content=content, num_threads=n_threads
-            )
-            self._interpreter.allocate_tensors()
+            with quiet_native():  # the runtime announces its delegate
+                self._interpreter = interpreter_module().Interpreter(
+                    model_content=content, num_threads=n_threads
+                )
+                self._interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
             raise ModelError(f"{path}: {runtime()} cannot run it ({error})") from error
         (self._input,) = self._interpreter.get_input_details()

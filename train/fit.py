@@ -104,7 +104,8 @@ class Trainer:
             config.learning_rate, beta_1=config.beta_1, beta_2=config.beta_2
         )
         self._optimizer.build(self.model.trainable_variables)
-        self._at_start = [v.numpy() for v in self._optimizer.variables]
+        # Copies: on a CPU, numpy() may be a view of the variable itself.
+        self._at_start = [np.array(v) for v in self._optimizer.variables]
 
         @tf.function(jit_compile=True)
         def step(windows: Any, labels: Any, seed: Any) -> Any:
@@ -227,7 +228,7 @@ def run_fold(job: Job) -> Result:
 
     return Result(
         name=job.name,
-        weights=fold_trainer.model.get_weights(),
+        weights=[np.array(weight) for weight in fold_trainer.model.get_weights()],
         frontend=frontend,
         history=history,
         test_probs=probs,

@@ -186,7 +186,7 @@ class Fusion(keras.layers.Layer):
     def call(self, streams: list[tf.Tensor]) -> tf.Tensor:
         """Map tensors (clips, n_blocks, n_filters) to one (clips, n_filters)."""
         if self.kind in ("dynamic", "static"):
-            blocks = tf.add_n(streams)
+            blocks = sum(streams)  # not tf.add_n, which TFLite has in float only
             if self.kind == "dynamic":
                 weight = tf.convert_to_tensor(self.weight)
             else:
@@ -194,7 +194,7 @@ class Fusion(keras.layers.Layer):
                 weight = tf.nn.softmax(scores)
             return tf.reduce_sum(blocks * weight[..., None], axis=1)
         answers = streams if self.kind == "self" else streams[1:] + streams[:1]
-        return tf.add_n([_attend(q, kv) for q, kv in zip(streams, answers, strict=True)])
+        return sum(_attend(q, kv) for q, kv in zip(streams, answers, strict=True))
 
 
 def _attend(queries: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
@@ -227,6 +227,7 @@ class TimNet(keras.Model):
         **keras_arguments: Any,
     ) -> None:
         super().__init__(**keras_arguments)
+        keras.utils.set_random_seed(seed)  # first: layers draw their initializers' seeds when made
         self.config = config if isinstance(config, Config) else Config(**config)
         self.n_rows, self.n_mfcc, self.n_labels, self.seed = n_rows, n_mfcc, n_labels, seed
         self.streams = [Stream(self.config, reverse=False), Stream(self.config, reverse=True)]
@@ -240,7 +241,6 @@ class TimNet(keras.Model):
         self.build((None, n_rows, n_mfcc))
 
     def build(self, input_shape: tuple[int | None, int, int]) -> None:
-        keras.utils.set_random_seed(self.seed)
         for stream in self.streams:
             stream.build(self.n_mfcc)
         self.fusion.build(self.config.n_blocks, self.config.n_filters)

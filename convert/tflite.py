@@ -1,0 +1,62 @@
+"""From the graph of one window to TFLite in four precisions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from edge.model import interpreter_module
+from edge.quiet import quiet_native
+
+PRECISIONS = ("float32", "float16", "dynamic", "int8")
+
+
+def to_tflite(saved_model: Path, precision: str, calibration: np.ndarray) -> bytes:
+    """Return a TFLite model of fixed shapes, with builtin operators only.
+
+    Parameters
+    ----------
+    saved_model : Path
+        A SavedModel with one signature: (1, n_rows, n_mfcc) to logits.
+    precision : str
+        One of `PRECISIONS`. "dynamic" stores int8 weights and computes on float input; "int8" is
+        int8 throughout, input and output included.
+    calibration : float32, shape (n, n_rows, n_mfcc)
+        Normalised windows from training clips, to measure the ranges of an int8 model.
+    """
+    # Loaded after TensorFlow, tflite-runtime 2.14 finds TensorFlow's symbols in place of its own
+    # and reads no model ("vector::reserve"); loaded before it, both work.
+    interpreter_module()
+    with quiet_native():
+        import tensorflow as tf
+
+        converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model))
+        if precision != "float32":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if precision == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        if precision == "int8":
+
+            def representative() -> Iterator[list[np.ndarray]]:
+                for window in calibration:
+                    yield [window[None]]
+
+            converter.representative_dataset = representative
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+            converter.inference_input_type = converter.inference_output_type = tf.int8
+        content: bytes = converter.convert()
+        return content
+
+
+def operators(content: bytes) -> Counter[str]:
+    """Return how often each operator occurs in a TFLite model."""
+    module = interpreter_module()
+    interpreter = module.Interpreter(
+        model_content=content,
+        # Without it the operators that XNNPACK takes over would be listed as one.
+        experimental_op_resolver_type=module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    )
+    return Counter(op["op_name"] for op in interpreter._get_ops_details())

@@ -1,0 +1,219 @@
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from train.fit import Trainer, loss
+from train.model import TemporalConv, TimNet
+from train.presets import FUSIONS, PRESETS, Config
+
+SMALL = Config(n_blocks=3, n_filters=8, batch_size=16)
+
+
+def windows(n=4, n_rows=30, n_mfcc=39):
+    return np.random.default_rng(0).normal(size=(n, n_rows, n_mfcc)).astype(np.float32)
+
+
+def stirred(model):
+    """Give every weight and statistic a value of its own."""
+    rng = np.random.default_rng(1)
+    for variable in model.variables:
+        variable.assign(variable + np.abs(rng.normal(size=variable.shape)).astype("f4") * 0.1)
+    return model
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("dilation", [1, 2, 8, 64])
+def test_the_matrix_product_is_keras_dilated_convolution(dilation, reverse):
+    x = windows(n_rows=20, n_mfcc=5)
+    layer = TemporalConv(6, dilation, reverse)
+    layer.build(5)
+    stirred(layer)
+    peer = keras.layers.Conv1D(6, 2, dilation_rate=dilation, padding="causal", use_bias=False)
+    normalize = keras.layers.BatchNormalization()
+    direction = slice(None, None, -1) if reverse else slice(None)
+    peer.build((None, 20, 5))
+    peer.set_weights([layer.kernel.numpy().reshape(2, 5, 6)])
+    normalize.build((None, 20, 6))
+    normalize.set_weights(
+        [w.numpy() for w in (layer.gamma, layer.beta, layer.mean, layer.variance)]
+    )
+    expected = tf.nn.relu(normalize(peer(x[:, direction]))).numpy()[:, direction]
+    found = tf.transpose(layer(tf.transpose(x, (2, 0, 1))), (1, 2, 0)).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_streams_hear_one_side_only(reverse):
+    layer = TemporalConv(6, 2, reverse)
+    layer.build(5)
+    z = np.random.default_rng(0).normal(size=(5, 1, 20)).astype("f4")
+    changed = z.copy()
+    changed[:, :, 10] += 1
+    different = np.flatnonzero((layer(z) != layer(changed)).numpy().any(axis=(0, 1)))
+    assert set(different) <= ({8, 10} if reverse else {10, 12})
+    assert len(different)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("n_rows", [30, 188])
+def test_the_deployed_graph_answers_like_the_batch(name, n_rows):
+    x = windows(3, n_rows)
+    model = stirred(TimNet(PRESETS[name], n_rows, 39, 7))
+    graph = model.deploy()
+    found = np.concatenate([graph(tf.constant(one[None]))["logits"] for one in x])
+    np.testing.assert_allclose(found, model(x), rtol=1e-4, atol=1e-5)
+
+
+def test_presets_differ_as_their_names_say():
+    sizes = {name: TimNet(c, 188, 39, 7).count_params() for name, c in PRESETS.items()}
+    assert sizes["timnet"] == sizes["timnet-td"]
+    stream = 39 * 39 + 39 + 16 * (2 * 39 * 39 + 4 * 39)
+    assert sizes["timnet"] == 2 * stream + 8 + 39 * 7 + 7
+    assert sizes["timnet-td-sh"] - sizes["timnet-td"] == stream
+    assert sizes["timnet-td-sa"] - sizes["timnet-td"] == 39 - 8
+    assert sizes["timnet-td-cl"] - sizes["timnet-td"] == 39 * 128 + 128 + 128 * 7 - 39 * 7
+    assert PRESETS["timnet-all"].shuffle
+    assert PRESETS["timnet-all"].fusion == "static"
+    assert PRESETS["timnet-all"].focal_gamma == 2
+
+
+def test_dropout_grows_from_block_to_block():
+    rates = [PRESETS["timnet-td"].dropout_of(block) for block in range(8)]
+    np.testing.assert_allclose(rates, np.linspace(0.1, 0.3, 8))
+    assert {PRESETS["timnet"].dropout_of(block) for block in range(8)} == {0.1}
+
+
+def test_dropout_silences_whole_channels_of_single_clips():
+    from train.model import spatial_dropout
+
+    z = spatial_dropout(tf.ones((50, 40, 6)), 0.25, tf.constant([1, 2])).numpy()
+    assert set(np.unique(z)) == {0.0, np.float32(1 / 0.75)}
+    assert (z == z[:, :, :1]).all()
+    assert abs((z == 0).mean() - 0.25) < 0.05
+    assert len({tuple(column) for column in (z[:, :, 0] == 0).T}) > 1
+
+
+def test_training_draws_dropout_and_inference_does_not():
+    model = TimNet(
+        dataclasses.replace(SMALL, **dataclasses.asdict(PRESETS["timnet-td"])), 30, 39, 7
+    )
+    x = windows()
+    np.testing.assert_array_equal(model(x), model(x))
+    first, second = (model(x, seed=tf.constant([0, n])).numpy() for n in (1, 2))
+    assert np.abs(first - second).max() > 1e-3
+
+
+def test_the_shuffled_stream_hears_a_fixed_order_at_inference():
+    config = dataclasses.replace(SMALL, shuffle=True)
+    one, two = TimNet(config, 30, 39, 7, seed=1), TimNet(config, 30, 39, 7, seed=2)
+    np.testing.assert_array_equal(one.order, two.order)
+    assert sorted(one.order) == list(range(30))
+    assert list(one.order) != list(range(30))
+
+
+def test_fusions_follow_their_formulas():
+    from train.model import Fusion
+
+    rng = np.random.default_rng(0)
+    f, b = rng.normal(size=(2, 3, 4, 5)).astype("f4")
+
+    def softmax(x):
+        e = np.exp(x - x.max(axis=-1, keepdims=True))
+        return e / e.sum(axis=-1, keepdims=True)
+
+    def attend(q, kv):
+        return (softmax(q @ kv.transpose(0, 2, 1) / np.sqrt(5)) @ kv).mean(axis=1)
+
+    query = rng.normal(size=5).astype("f4")
+    weight = rng.normal(size=4).astype("f4")
+    static = np.einsum("nb,nbc->nc", softmax((f + b) @ query / np.sqrt(5)), f + b)
+    expected = {
+        "dynamic": np.einsum("b,nbc->nc", weight, f + b),
+        "static": static,
+        "self": attend(f, f) + attend(b, b),
+        "cross": attend(f, b) + attend(b, f),
+    }
+    assert set(expected) == set(FUSIONS)
+    for kind, value in expected.items():
+        layer = Fusion(kind)
+        layer.build(4, 5)
+        layer.set_weights({"dynamic": [weight], "static": [query]}.get(kind, []))
+        np.testing.assert_allclose(layer([tf.constant(f), tf.constant(b)]), value, atol=1e-5)
+
+
+def test_the_loss_is_smoothed_cross_entropy_and_focus_lessens_the_easy():
+    logits = np.array([[4.0, 0, 0], [0, 1, 2]], "f4")
+    labels = np.array([0, 1])
+    peer = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
+    expected = float(peer(np.eye(3)[labels], logits))
+    assert float(loss(logits, labels, 0.1, 0.0)) == pytest.approx(expected, rel=1e-5)
+    focal = keras.losses.CategoricalFocalCrossentropy(
+        alpha=1.0, gamma=2.0, from_logits=True, label_smoothing=0.1
+    )
+    expected = float(focal(np.eye(3)[labels], logits))
+    assert float(loss(logits, labels, 0.1, 2.0)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_saved_model_loads_and_answers_the_same(tmp_path):
+    model = stirred(TimNet(PRESETS["timnet-all"], 30, 39, 7))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(windows()), model(windows()))
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"fusion": "magic"}, "fusion must be one of"),
+        ({"dropout": 1.0}, r"dropout must be in \[0, 1\)"),
+        ({"n_blocks": 0}, "n_blocks, n_filters and batch_size must be at least 1"),
+    ],
+)
+def test_a_wrong_config_is_refused(change, text):
+    with pytest.raises(ValueError, match=text):
+        dataclasses.replace(SMALL, **change)
+
+
+@pytest.fixture(scope="module")
+def trainer():
+    return Trainer(SMALL, 30, 39, 3)
+
+
+def learnable(n=40):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(3, size=n)
+    return windows(n) + 2 * np.eye(39, dtype="f4")[labels][:, None], labels
+
+
+def test_training_learns_and_counts_every_clip_once(trainer):
+    x, labels = learnable()
+    trainer.reset(0)
+    rng = np.random.default_rng(0)
+    history = [trainer.epoch(x, labels, rng) for _ in range(60)]
+    assert history[-1][0] < 0.7 * history[0][0]
+    assert np.mean(history[-1][1] == labels) > 0.9
+    assert np.mean(trainer.logits(x).argmax(axis=1) == labels) > 0.8
+
+
+def test_a_reset_trainer_repeats_itself_without_compiling_again(trainer):
+    x, labels = learnable()
+
+    def losses(seed):
+        trainer.reset(seed)
+        rng = np.random.default_rng(0)
+        return [trainer.epoch(x, labels, rng)[0] for _ in range(3)]
+
+    first, other, again = losses(1), losses(2), losses(1)
+    np.testing.assert_allclose(first, again, rtol=1e-4)
+    assert not np.allclose(first, other, rtol=1e-3)
+    assert trainer._step.experimental_get_tracing_count() == 1
+
+
+def test_answers_do_not_depend_on_the_batch(trainer):
+    x, _ = learnable(21)
+    whole = trainer.logits(x)
+    single = np.concatenate([trainer.logits(x[i : i + 1]) for i in range(len(x))])
+    np.testing.assert_allclose(whole, single, atol=1e-5)
