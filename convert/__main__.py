@@ -136,11 +136,10 @@ def show(models: dict[str, Converted], checked: str) -> None:
     """Print how the models compare with the trained one, and what operators they consist of."""
     console = Console()
     parity = next(iter(models.values())).parity
-    table = Table(
-        "model", "KB", "max. prob. difference", "same label %", "UAR", "trained",
-        title=f"Against the trained model: {parity.n_windows} windows of "
-        f"{parity.n_clips} {checked}",
-    )  # fmt: skip
+    print(
+        f"Against the trained model, on {parity.n_windows} windows of {parity.n_clips} {checked}:"
+    )
+    table = Table("model", "KB", "max. prob. difference", "same label %", "UAR", "trained")
     for precision, model in models.items():
         table.add_row(
             precision,
@@ -151,7 +150,7 @@ def show(models: dict[str, Converted], checked: str) -> None:
             f"{model.parity.uar_keras:.2f}",
         )
     console.print(table)
-    table = Table("operator", *models, title="Operators")
+    table = Table("operator", *models)
     for operator in sorted({operator for m in models.values() for operator in m.operators}):
         table.add_row(operator, *(str(m.operators.get(operator, "")) for m in models.values()))
     table.add_row("all", *(str(sum(m.operators.values())) for m in models.values()))

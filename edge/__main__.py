@@ -15,7 +15,7 @@ import numpy as np
 
 from edge import demo
 from edge.audio import PCM_FORMATS, file_blocks, pcm_blocks
-from edge.errors import SerError
+from edge.errors import ModelError, SerError
 from edge.model import DEFAULT_MODEL, Model
 from edge.output import JsonLines, Screen, Totals
 from edge.recognizer import HOP_S, Recognizer
@@ -120,6 +120,11 @@ def run(args: argparse.Namespace) -> None:
         print("\n".join(device_lines()) or "no device can record")
         return
     model = Model(args.model, args.threads)
+    if not model.card.frontend.streamable:
+        raise ModelError(
+            f"{args.model}: cannot be streamed, its features need the whole clip (centred frames "
+            "or top_db); train with --frontend stream, and convert that"
+        )
     recognizer = Recognizer(model, args.hop_s)
     rate_hz = model.card.frontend.sample_rate_hz
     output: JsonLines | Screen = (JsonLines if args.json else Screen)(model.card)

@@ -49,6 +49,7 @@ def test_the_matrix_product_is_keras_dilated_convolution(dilation, reverse):
 def test_streams_hear_one_side_only(reverse):
     layer = TemporalConv(6, 2, reverse)
     layer.build(5)
+    stirred(layer)
     z = np.random.default_rng(0).normal(size=(5, 1, 20)).astype("f4")
     changed = z.copy()
     changed[:, :, 10] += 1

@@ -138,12 +138,21 @@ def default_jobs() -> int:
         return 1 if tf.config.list_physical_devices("GPU") else (os.cpu_count() or 1)
 
 
+def portable(arguments: list[str]) -> str:
+    """Return the command without what belongs to one machine: folders, jobs, cluster."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for flag in ("--data", "--out", "--jobs", "--dask"):
+        parser.add_argument(flag)
+    parser.add_argument("--debug", action="store_true")
+    return shlex.join(["python", "-m", "train", *parser.parse_known_args(arguments)[1]])
+
+
 def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # workers inherit it
     arguments = sys.argv[1:] if argv is None else argv
     args = build_parser().parse_args(arguments)
     try:
-        run(args, shlex.join(["python", "-m", "train", *arguments]))
+        run(args, portable(arguments))
     except KeyboardInterrupt:
         print("stopped; folds that had ended are kept, the same command goes on", file=sys.stderr)
         return 130

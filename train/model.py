@@ -64,7 +64,10 @@ class TemporalConv(keras.layers.Layer):
 
     def build(self, n_channels: int) -> None:
         shape = (self.n_filters,)
-        self.kernel = self.add_weight(shape=(self.n_taps * n_channels, self.n_filters))
+        # Zeros until `TimNet.build` draws all kernels.
+        self.kernel = self.add_weight(
+            shape=(self.n_taps * n_channels, self.n_filters), initializer="zeros"
+        )
         self.beta = self.add_weight(shape=shape, initializer="zeros")
         if self.dilation:
             self.gamma = self.add_weight(shape=shape, initializer="ones")
@@ -167,7 +170,8 @@ class Fusion(keras.layers.Layer):
         The same, but every stream asks and the next stream answers (with two streams: forward
         asks backward and backward asks forward).
 
-    The first two see the sum over the streams; the last two sum the streams' answers.
+    The first two see the sum over the streams, and start as the plain average over the blocks
+    (assumed); the last two sum the streams' answers.
     """
 
     def __init__(self, kind: str) -> None:
@@ -176,11 +180,10 @@ class Fusion(keras.layers.Layer):
 
     def build(self, n_blocks: int, n_filters: int) -> None:
         if self.kind == "dynamic":
-            # Assumed: it starts as the plain average.
             start = keras.initializers.Constant(1 / n_blocks)
             self.weight = self.add_weight(shape=(n_blocks,), initializer=start)
         elif self.kind == "static":
-            self.query = self.add_weight(shape=(n_filters,))
+            self.query = self.add_weight(shape=(n_filters,), initializer="zeros")
         self.built = True
 
     def call(self, streams: list[tf.Tensor]) -> tf.Tensor:
@@ -227,7 +230,6 @@ class TimNet(keras.Model):
         **keras_arguments: Any,
     ) -> None:
         super().__init__(**keras_arguments)
-        keras.utils.set_random_seed(seed)  # first: layers draw their initializers' seeds when made
         self.config = config if isinstance(config, Config) else Config(**config)
         self.n_rows, self.n_mfcc, self.n_labels, self.seed = n_rows, n_mfcc, n_labels, seed
         self.streams = [Stream(self.config, reverse=False), Stream(self.config, reverse=True)]
@@ -249,6 +251,13 @@ class TimNet(keras.Model):
             self.hidden.build((None, width))
             width = self.config.n_hidden
         self.output_layer.build((None, width))
+        # Drawn here, not by Keras's initializers: those share one generator with everything else
+        # in the process, so that a fold would depend on what ran before or beside it.
+        rng = np.random.default_rng(self.seed)
+        for variable in self.trainable_variables:
+            if len(variable.shape) == 2:
+                limit = np.sqrt(6 / sum(variable.shape))  # Cited: Glorot and Bengio (2010)
+                variable.assign(rng.uniform(-limit, limit, variable.shape))
         self.built = True
 
     def get_config(self) -> dict[str, Any]:
@@ -283,7 +292,8 @@ class TimNet(keras.Model):
         if self.config.shuffle:
             order = tf.constant(self.order, tf.int32)
             if seed is not None:
-                order = tf.random.experimental.stateless_shuffle(order, _fold(seed, 1001))
+                # Sorting noise is a shuffle that XLA can compile.
+                order = tf.argsort(tf.random.stateless_uniform((self.n_rows,), _fold(seed, 1001)))
             inputs[2] = tf.gather(z, order, axis=2)
         pooled = [
             stream(z, seed=_fold(seed, number))

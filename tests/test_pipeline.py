@@ -1,0 +1,246 @@
+"""From recordings to a live recognizer on a made-up corpus: train, resume, convert, stream."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from convert import parity
+from convert.__main__ import main as convert
+from edge.card import Card
+from edge.model import Model
+from train.__main__ import main as train
+
+ROOT = Path(__file__).parent.parent
+SMALL = ["--n-blocks", "2", "--n-filters", "8", "--batch-size", "16", "--window-s", "0.5"]
+
+
+def command(corpus, out, *more):
+    return ["--data", str(corpus), *SMALL, "--epochs", "3", "--out", str(out), *more]
+
+
+@pytest.fixture(scope="module")
+def loso_run(tiny_emodb, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "loso"
+    assert train(command(tiny_emodb, out, "--jobs", "2")) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def holdout_run(tiny_emodb, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "holdout"
+    more = ["--protocol", "holdout", "--hold-out", "03", "--epochs", "12"]
+    assert train(command(tiny_emodb, out, *more)) == 0
+    return out
+
+
+def result(run, fold):
+    return json.loads((run / fold / "result.json").read_text())
+
+
+def test_a_run_leaves_everything(loso_run):
+    report = json.loads((loso_run / "report.json").read_text())
+    assert list(report["folds"]) == ["speaker-03", "speaker-08", "speaker-09"]
+    assert np.sum(report["confusion"]) == 42
+    uars = [fold["uar"] for fold in report["folds"].values()]
+    assert report["uar_mean"] == pytest.approx(np.mean(uars))
+    assert report["command"].startswith("python -m train --n-blocks 2")
+    assert str(loso_run) not in (loso_run / "report.json").read_text()
+    for picture in ("curves.png", "confusion.png"):
+        assert (loso_run / picture).read_bytes().startswith(b"\x89PNG")
+    fold = loso_run / "speaker-03"
+    history = result(loso_run, "speaker-03")["history"]
+    assert [len(history[k]) for k in ("loss", "uar", "test_loss", "test_uar")] == [3, 3, 3, 3]
+    card = Card.read(fold / "card.json")
+    assert card.provenance["speakers"] == ["08", "09"]
+    assert card.provenance["held_out_speakers"] == ["03"]
+    assert card.n_rows == 18  # 0.5 s
+
+
+def test_normalization_is_measured_on_training_clips_alone(loso_run):
+    means = [Card.read(p).frontend.mean for p in sorted(loso_run.glob("*/card.json"))]
+    assert len(set(means)) == 3
+
+
+def test_a_run_that_was_stopped_goes_on_with_what_is_missing(loso_run, tiny_emodb, tmp_path, capfd):
+    run = tmp_path / "run"
+    shutil.copytree(loso_run, run)
+    (run / "speaker-08" / "result.json").unlink()
+    kept = run / "speaker-03" / "result.json"
+    before = kept.stat().st_mtime_ns
+    assert train(command(tiny_emodb, run, "--jobs", "1")) == 0
+    assert kept.stat().st_mtime_ns == before
+    assert "2 of 3 folds are done already" in capfd.readouterr().err
+    first, again = result(loso_run, "speaker-08"), result(run, "speaker-08")
+    np.testing.assert_allclose(again["history"]["loss"], first["history"]["loss"], rtol=1e-2)
+
+
+def test_a_run_with_other_settings_is_not_mixed_in(loso_run, tiny_emodb, capsys):
+    assert train(command(tiny_emodb, loso_run, "--seed", "5")) == 1
+    assert "holds a run with other settings (seed: 0)" in capsys.readouterr().err
+
+
+def test_ctrl_c_keeps_what_has_ended(tiny_emodb, tmp_path):
+    out = tmp_path / "run"
+    arguments = [*command(tiny_emodb, out, "--jobs", "1"), "--epochs", "40"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "train", *arguments], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 200
+    while not list(out.glob("*/result.json")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on" in errors
+    assert "Traceback" not in errors
+    done = len(list(out.glob("*/result.json")))
+    assert 1 <= done < 3
+    assert not list(out.glob("progress-*"))
+
+
+def test_the_workers_of_a_dask_cluster_give_the_same_folds(loso_run, tiny_emodb, tmp_path):
+    import distributed
+
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None
+    ) as cluster:
+        out = tmp_path / "run"
+        assert train(command(tiny_emodb, out, "--dask", cluster.scheduler_address)) == 0
+        # Entries (task, from, to, ...): the folds went through this scheduler and were finished.
+        finished = [entry for entry in cluster.scheduler.transition_log if entry[2] == "memory"]
+        assert len(finished) >= 3
+    for fold in ("speaker-03", "speaker-08", "speaker-09"):
+        here, there = result(loso_run, fold), result(out, fold)
+        np.testing.assert_allclose(there["history"]["loss"], here["history"]["loss"], rtol=1e-2)
+
+
+def test_no_scheduler_is_one_clear_line(tiny_emodb, tmp_path, capsys, monkeypatch):
+    import distributed
+
+    def refuse(address, timeout):
+        raise OSError(f"Timed out trying to connect to {address}")
+
+    monkeypatch.setattr(distributed, "Client", refuse)
+    assert train(command(tiny_emodb, tmp_path / "run", "--dask", "tcp://127.0.0.1:9")) == 1
+    assert "no Dask scheduler answers at tcp://127.0.0.1:9" in capsys.readouterr().err
+
+
+def test_training_on_everybody_says_that_nobody_was_held_out(tiny_emodb, tmp_path, capfd):
+    out = tmp_path / "run"
+    assert train(command(tiny_emodb, out, "--protocol", "holdout")) == 0
+    assert "uar_mean" not in json.loads((out / "report.json").read_text())
+    assert convert([str(out), "--precision", "float32"]) == 0
+    assert "training clips (the run held nobody out)" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--data", "/absent"], "/absent: no such folder; expected emodb there"),
+        (["--hold-out", "03"], "--hold-out goes with --protocol holdout"),
+        (["--window-s", "0.01"], "shorter than one frame"),
+        (["--protocol", "holdout", "--hold-out", "77"], "emodb has no speaker 77"),
+    ],
+)
+def test_wrong_use_is_one_clear_line(tiny_emodb, tmp_path, capsys, arguments, text):
+    assert train([*command(tiny_emodb, tmp_path / "run"), *arguments]) == 1
+    errors = capsys.readouterr().err
+    assert text in errors
+    assert "Traceback" not in errors
+
+
+def test_without_data_it_says_where_to_say(monkeypatch, capsys):
+    monkeypatch.delenv("SER_DATA", raising=False)
+    assert train([]) == 1
+    assert "give --data DIR, or set SER_DATA" in capsys.readouterr().err
+
+
+def test_all_four_precisions_answer_like_the_trained_model(holdout_run, tmp_path):
+    assert convert([str(holdout_run), "--out", str(tmp_path), "--name", "tiny"]) == 0
+    stored = json.loads((tmp_path / "tiny.parity.json").read_text())
+    assert stored["checked_on"] == "held-out clips"
+    with np.load(holdout_run / "model" / "windows.npz") as arrays:
+        windows, logits = arrays["windows"], arrays["logits"]
+    for precision in ("float32", "float16", "dynamic", "int8"):
+        model = Model(tmp_path / f"tiny.{precision}.tflite")
+        answers = np.stack([model.logits(rows) for rows in windows])
+        limit = 1e-4 if precision == "float32" else 0.35
+        assert np.abs(answers - logits).max() < limit, precision
+        assert stored["models"][precision]["within"]
+        # Lean: padding and convolution, nothing that only the layer's way of writing needs.
+        operators = set(stored["models"][precision]["operators"])
+        allowed = {
+            "ADD", "CONV_2D", "DEQUANTIZE", "FULLY_CONNECTED", "LOGISTIC", "MEAN", "MUL", "PACK",
+            "PAD", "RESHAPE", "SUM",
+        }  # fmt: skip
+        assert operators <= allowed, precision
+        assert precision == "float16" or "DEQUANTIZE" not in operators
+        assert stored["models"][precision]["operators"]["RESHAPE"] == 1
+    assert model._input["dtype"] == model._output["dtype"] == np.int8
+
+
+def test_every_variant_converts_to_int8_without_falling_back_to_float(tmp_path):
+    from convert.tflite import operators, to_tflite
+    from train.model import TimNet
+    from train.presets import PRESETS
+
+    rng = np.random.default_rng(0)
+    for name in ("timnet-all", "timnet-td-self", "timnet-td-cross"):
+        model = TimNet(PRESETS[name], 40, 39, 7)
+        model.save_deployed(str(tmp_path / name))
+        windows = rng.normal(size=(8, 40, 39)).astype("f4")
+        found = operators(to_tflite(tmp_path / name, "int8", windows))
+        assert not {"QUANTIZE", "DEQUANTIZE", "TRANSPOSE", "SPACE_TO_BATCH_ND"} & set(found), name
+
+
+def test_a_model_that_strays_is_not_written(holdout_run, tmp_path, monkeypatch, capsys):
+    strict = parity.Tolerance(prob_difference=0.0, agreement=1.0, uar_loss=0.0)
+    monkeypatch.setitem(parity.TOLERANCES, "int8", strict)
+    more = ["--out", str(tmp_path), "--precision", "float32", "int8"]
+    assert convert([str(holdout_run), *more]) == 1
+    assert "int8.tflite was not written, it strays too far" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.glob("*.tflite")] == ["emodb-timnet.float32.tflite"]
+
+
+def test_a_run_of_many_models_asks_which(loso_run, tmp_path, capsys):
+    assert convert([str(loso_run)]) == 1
+    assert "holds 3 models; name one" in capsys.readouterr().err
+    assert convert([str(tmp_path)]) == 1
+    assert "no trained model here" in capsys.readouterr().err
+
+
+def test_a_converted_model_hears_a_file(holdout_run, tmp_path):
+    assert convert([str(holdout_run), "--out", str(tmp_path), "--precision", "int8"]) == 0
+    soundfile.write(tmp_path / "a.wav", np.zeros(16_000), 16_000)
+    done = subprocess.run(
+        [sys.executable, "-m", "edge", "--json", str(tmp_path / "a.wav"),
+         "--model", str(tmp_path / "emodb-timnet.int8.tflite")],
+        cwd=ROOT, capture_output=True, text=True, check=True, env=os.environ,
+    )  # fmt: skip
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [e["event"] for e in events] == ["start", *["estimate"] * 3, "clip", "summary"]
+    assert events[-1]["heard_s"] == 1.0
+
+
+def test_the_published_recipe_trains_and_converts_but_does_not_stream(tiny_emodb, tmp_path, capsys):
+    out = tmp_path / "run"
+    more = ["--frontend", "published", "--window-s", "0.5", "--protocol", "holdout",
+            "--hold-out", "03", "--preset", "timnet-all"]  # fmt: skip
+    assert train([*command(tiny_emodb, out), *more]) == 0
+    assert convert([str(out), "--precision", "float32", "--name", "published"]) == 0
+    from edge.__main__ import main as edge
+
+    model = out / "model" / "tflite" / "published.float32.tflite"
+    assert edge(["--demo", "--model", str(model)]) == 1
+    assert "cannot be streamed" in capsys.readouterr().err
