@@ -18,7 +18,7 @@ from edge.audio import PCM_FORMATS, file_blocks, pcm_blocks
 from edge.errors import ModelError, SerError
 from edge.model import DEFAULT_MODEL, Model
 from edge.output import JsonLines, Screen, Totals
-from edge.recognizer import HOP_S, Recognizer
+from edge.recognizer import HOP_S, Estimate, Recognizer
 
 
 @dataclass
@@ -89,20 +89,25 @@ def paced(blocks: Iterable[np.ndarray], rate_hz: int) -> Iterator[np.ndarray]:
         yield block
 
 
+def estimates(source: Source, recognizer: Recognizer, totals: Totals) -> Iterator[Estimate]:
+    """Yield what is heard in one source, to its end."""
+    rate_hz = recognizer.model.card.frontend.sample_rate_hz
+    for block in source.blocks:
+        due = recognizer.push(block)
+        totals.heard_s += len(block) / rate_hz
+        yield from due
+    yield from recognizer.finish()
+
+
 def hear(
     source: Source, recognizer: Recognizer, output: JsonLines | Screen, totals: Totals
 ) -> None:
-    """Run one source to its end; `totals` is right whenever it stops."""
-    rate_hz = recognizer.model.card.frontend.sample_rate_hz
+    """Run one source to its end; ``totals`` is right whenever it stops."""
     recognizer.reset()
     output.begin(source.name)
-    for block in source.blocks:
-        estimates = recognizer.push(block)
-        totals.heard_s += len(block) / rate_hz
-        totals.n_estimates += len(estimates)
-        for estimate in estimates:
-            output.estimate(estimate)
-    for estimate in recognizer.finish():
+    for estimate in estimates(source, recognizer, totals):
+        if totals.first_estimate_cpu_s is None:
+            totals.first_estimate_cpu_s = round(time.process_time(), 3)
         totals.n_estimates += 1
         output.estimate(estimate)
     overall = recognizer.overall()

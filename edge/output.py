@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,8 @@ class Totals:
         Seconds of audio lost because the program was too slow.
     n_overflows : int
         Times that the microphone itself reported lost audio, of unknown length.
+    first_estimate_cpu_s : float or None
+        Processor time from the start of the process to its first estimate.
     """
 
     heard_s: float = 0.0
@@ -39,11 +42,18 @@ class Totals:
     n_right: int = 0
     dropped_s: float = 0.0
     n_overflows: int = 0
+    first_estimate_cpu_s: float | None = None
 
     @property
     def realtime_margin(self) -> float:
         """Seconds of audio heard for each second of processor time; 0 if nothing was heard."""
         return self.heard_s / self.cpu_s if self.cpu_s else 0.0
+
+
+def peak_memory_mb() -> float:
+    """Return the most memory that this process has held so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)  # bytes there, KB here
 
 
 class JsonLines:
@@ -87,6 +97,8 @@ class JsonLines:
             dropped_s=round(totals.dropped_s, 3),
             n_overflows=totals.n_overflows,
             realtime_margin=round(totals.realtime_margin, 1),
+            first_estimate_cpu_s=totals.first_estimate_cpu_s,
+            peak_memory_mb=peak_memory_mb(),
         )
 
     def _fields(self, estimate: Estimate) -> dict[str, Any]:

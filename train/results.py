@@ -1,0 +1,159 @@
+"""``python -m train.results``: write the README's tables from the committed result files.
+
+Recognition figures are the ``report.json`` of runs, copied to ``train/results/`` under the run's
+name. With ``--check`` nothing is written, and a README that differs is an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from edge.storage import write_bytes
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "train" / "results"
+
+# Cited: UAR and WAR in %, the last epoch of ten random folds. TIM-Net: its authors' corrected
+# figures; the variants: the first report of the improvements.
+PUBLISHED = {
+    ("emodb", "timnet"): (89.19, 90.28),
+    ("emodb", "timnet-td"): (86.06, 87.87),
+    ("emodb", "timnet-td-sh"): (86.59, 87.46),
+    ("emodb", "timnet-td-cl"): (86.86, 88.23),
+    ("emodb", "timnet-all"): (84.81, 85.98),
+    ("savee", "timnet"): (77.26, 79.36),
+    ("savee", "timnet-td"): (76.30, 79.58),
+    ("savee", "timnet-td-sa"): (73.76, 77.70),
+    ("savee", "timnet-td-sa-cl"): (73.69, 76.67),
+    ("savee", "timnet-all"): (78.84, 80.20),
+}
+PROTOCOLS = {
+    "sd10": "10 random folds",
+    "loso": "speakers never heard",
+    "holdout": "two speakers never heard",
+}
+
+
+def load(name: str) -> dict[str, Any]:
+    """Read one result file."""
+    content: dict[str, Any] = json.loads((RESULTS / name).read_text(encoding="utf-8"))
+    return content
+
+
+def recognition() -> str:
+    """Return the table of cross-validated runs, and how each was made."""
+    lines = [
+        "| corpus, preset | tested on | UAR | WAR | UAR / WAR of all clips together | published |",
+        "|---|---|---|---|---|---|",
+    ]
+    commands = []
+    reports = [json.loads(p.read_text(encoding="utf-8")) for p in sorted(RESULTS.glob("*-*.json"))]
+    order = list(PROTOCOLS)
+    for report in sorted(reports, key=lambda r: order.index(r["settings"]["protocol"])):
+        settings = report["settings"]
+        key = (settings["corpus"], settings["preset"])
+        published = "-"
+        if settings["protocol"] == "sd10" and key in PUBLISHED:
+            published = "{:.2f} / {:.2f}".format(*PUBLISHED[key])
+        means = [
+            f"{100 * report[f'{figure}_mean']:.1f} ± {100 * report[f'{figure}_std']:.1f}"
+            for figure in ("uar", "war")
+        ]
+        lines.append(
+            f"| {', '.join(key)} | {PROTOCOLS[settings['protocol']]} | {means[0]} | {means[1]} "
+            f"| {100 * report['uar_pooled']:.1f} / {100 * report['war_pooled']:.1f} | {published} |"
+        )
+        commands.append(f"{report['command']}    # {report['date']}, {report['hardware']}")
+    return "\n".join([*lines, "", "```", *commands, "```"])
+
+
+def shipped() -> str:
+    """Return what the shipped model scores on the two speakers it never heard."""
+    parity = json.loads((ROOT / "edge/models/emodb.parity.json").read_text(encoding="utf-8"))
+    card = json.loads((ROOT / "edge/models/emodb.int8.json").read_text(encoding="utf-8"))
+    lines = [
+        "| model | KB | largest probability difference | same label | UAR | UAR as trained |",
+        "|---|---|---|---|---|---|",
+    ]
+    for precision, model in parity["models"].items():
+        lines.append(
+            f"| {precision} | {model['n_bytes'] / 1000:.0f} | {model['prob_difference']:.5f} "
+            f"| {100 * model['agreement']:.2f} % | {model['uar']:.1f} | {model['uar_keras']:.1f} |"
+        )
+    any_model = next(iter(parity["models"].values()))
+    speakers = " and ".join(card["provenance"]["held_out_speakers"])
+    lines.append("")
+    lines.append(
+        f"On {any_model['n_windows']} windows of the {any_model['n_clips']} clips of speakers "
+        f"{speakers}, {card['provenance']['date']}."
+    )
+    return "\n".join(lines)
+
+
+def cost() -> str:
+    """Return what training and the device cost."""
+    speed, device = load("speed.json"), load("device.json")
+    epoch = {name: f"{value:.2f} s" for name, value in speed["epoch_s"].items()}
+    demo, benchmark = "`python -m edge --demo --json`", "`python -m train.benchmark`"
+    rows = {
+        "processor time from start to the first estimate": (
+            f"{device['first_estimate_cpu_s']:.2f} s", demo,
+        ),
+        "peak memory": (f"{device['peak_memory_mb']:.0f} MB", demo),
+        "audio heard in a second of processor time, four estimates a second": (
+            f"{device['realtime_margin']:.0f} s", demo,
+        ),
+        f"an epoch of {speed['n_clips']} clips on {speed['n_threads']} thread": (
+            epoch["here"], benchmark,
+        ),
+        "the same with Keras's dilated `Conv1D`, as Keras compiles it": (
+            f"{epoch['keras_default']}; ratio {speed['ratio_to_keras_default']:.2f}", benchmark,
+        ),
+        "the same without XLA": (
+            f"{epoch['keras_without_xla']}; ratio {speed['ratio_to_keras_without_xla']:.2f}",
+            benchmark,
+        ),
+        "start of the next fold": (f"{speed['next_fold_s']:.2f} s", benchmark),
+    }  # fmt: skip
+    lines = ["| | measured | command |", "|---|---|---|"]
+    lines += [f"| {name} | {value} | {command} |" for name, (value, command) in rows.items()]
+    return "\n".join([*lines, "", f"{speed['hardware']}, {speed['date']}."])
+
+
+def with_tables(readme: str) -> str:
+    """Return the README with every ``<!-- table: NAME -->`` block written anew."""
+    for table in (recognition, shipped, cost):
+        begin, end = f"<!-- table: {table.__name__} -->", "<!-- end -->"
+        pattern = re.compile(f"({re.escape(begin)}\n).*?({re.escape(end)})", re.DOTALL)
+        if not pattern.search(readme):
+            raise ValueError(f"README.md has no {begin} ... {end}")
+        content = table()
+        readme = pattern.sub(lambda m, text=content: f"{m[1]}{text}\n{m[2]}", readme)  # type: ignore[misc]
+    return readme
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m train.results", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="only say whether the README agrees")
+    args = parser.parse_args(argv)
+    path = ROOT / "README.md"
+    readme = path.read_text(encoding="utf-8")
+    written = with_tables(readme)
+    if args.check and written != readme:
+        print(
+            "error: README.md differs from the result files; run python -m train.results",
+            file=sys.stderr,
+        )
+        return 1
+    if not args.check:
+        write_bytes(path, written.encode())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
