@@ -16,7 +16,7 @@ from rich.table import Table
 from convert.parity import TOLERANCES, Parity, measure
 from convert.tflite import PRECISIONS, operators, to_tflite
 from edge.card import Card, ModelFile, sha256
-from edge.errors import ModelError, SerError
+from edge.errors import ModelError, exit_code
 from edge.model import Model
 from edge.storage import write_bytes, write_json
 
@@ -161,16 +161,10 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     args = build_parser().parse_args(argv)
     try:
-        run(args)
+        return exit_code(lambda: run(args), args.debug)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
-    except SerError as error:
-        if args.debug:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import numpy as np
 
 from edge import demo
 from edge.audio import PCM_FORMATS, file_blocks, pcm_blocks
-from edge.errors import ModelError, SerError
+from edge.errors import ModelError, exit_code
 from edge.model import DEFAULT_MODEL, Model
 from edge.output import JsonLines, Screen, Totals
 from edge.recognizer import HOP_S, Estimate, Recognizer
@@ -167,18 +167,14 @@ def main(argv: list[str] | None = None) -> int:
     if args.files.count("-") > 1:
         parser.error("standard input can be heard once only")
     try:
-        run(args)
+        code = exit_code(lambda: run(args), args.debug)
         sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read our output has gone; nothing is left to say, and Python must not try.
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except SerError as error:
-        if args.debug:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+        return 0
+    return code
 
 
 if __name__ == "__main__":

@@ -5,6 +5,11 @@ file, a damaged model, a microphone that is not there) is a subclass of `SerErro
 program can catch it in one place and show its one line.
 """
 
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
 
 class SerError(Exception):
     """Something outside the program is not as it must be; the message says what to do."""
@@ -16,3 +21,18 @@ class AudioError(SerError):
 
 class ModelError(SerError):
     """A model or card that is missing, damaged or does not fit the other."""
+
+
+def exit_code(command: Callable[[], None], debug: bool) -> int:
+    """Run a command line's work; return 0, or 1 after one line about a known error.
+
+    With ``debug`` the error is raised instead.
+    """
+    try:
+        command()
+    except SerError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0

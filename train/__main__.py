@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from edge.errors import SerError
+from edge.errors import SerError, exit_code
 from edge.frontend import PUBLISHED, STREAM
 from edge.quiet import quiet_native
 
@@ -152,16 +152,10 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     args = build_parser().parse_args(arguments)
     try:
-        run(args, portable(arguments))
+        return exit_code(lambda: run(args, portable(arguments)), args.debug)
     except KeyboardInterrupt:
         print("stopped; folds that had ended are kept, the same command goes on", file=sys.stderr)
         return 130
-    except (SerError, ValueError) as error:
-        if args.debug:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
 
 
 if __name__ == "__main__":

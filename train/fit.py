@@ -180,8 +180,10 @@ def trainer(config: Config, n_rows: int, n_mfcc: int, n_labels: int) -> Trainer:
 
 def recall(labels: np.ndarray, predicted: np.ndarray) -> float:
     """Return the unweighted average recall (UAR), in [0, 1], over the classes that occur."""
-    hits = labels == predicted
-    return float(np.mean([hits[labels == label].mean() for label in np.unique(labels)]))
+    from sklearn.metrics import recall_score
+
+    occurring = np.unique(labels)
+    return float(recall_score(labels, predicted, labels=occurring, average="macro"))
 
 
 def clip_means(values: np.ndarray, owners: np.ndarray, n_clips: int) -> np.ndarray:
@@ -269,7 +271,8 @@ def _reporter(folder: Path | None) -> Callable[[dict[str, Any]], None]:
     path = folder / f"{os.getpid()}-{threading.get_ident()}.jsonl"
 
     def report(numbers: dict[str, Any]) -> None:
-        with path.open("a") as file:
+        # A bar that stands still is no reason to lose a fold.
+        with contextlib.suppress(OSError), path.open("a") as file:
             file.write(json.dumps(numbers) + "\n")
 
     return report

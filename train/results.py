@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,20 @@ def load(name: str) -> dict[str, Any]:
     """Read one result file."""
     content: dict[str, Any] = json.loads((RESULTS / name).read_text(encoding="utf-8"))
     return content
+
+
+def demo() -> str:
+    """Return what the demo leaves on a terminal."""
+    done = subprocess.run(
+        [sys.executable, "-m", "edge", "--demo"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    clips = [line for line in done.stdout.splitlines() if not line.startswith(" ")]
+    right = [line for line in done.stderr.splitlines() if line.endswith("clips right")]
+    return "\n".join(["```", *clips, *right, "```"])
 
 
 def recognition() -> str:
@@ -127,7 +142,7 @@ def cost() -> str:
 
 def with_tables(readme: str) -> str:
     """Return the README with every ``<!-- table: NAME -->`` block written anew."""
-    for table in (recognition, shipped, cost):
+    for table in (demo, recognition, shipped, cost):
         begin, end = f"<!-- table: {table.__name__} -->", "<!-- end -->"
         pattern = re.compile(f"({re.escape(begin)}\n).*?({re.escape(end)})", re.DOTALL)
         if not pattern.search(readme):
