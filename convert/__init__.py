@@ -1,0 +1,1 @@
+"""Conversion: from a trained network to files that the device runs, checked against it."""

@@ -88,25 +88,37 @@ def test_a_run_with_other_settings_is_not_mixed_in(loso_run, tiny_emodb, capsys)
     assert "holds a run with other settings (seed: 0)" in capsys.readouterr().err
 
 
-def test_ctrl_c_keeps_what_has_ended(tiny_emodb, tmp_path):
+@pytest.mark.parametrize(("jobs", "number"), [("1", signal.SIGINT), ("2", signal.SIGTERM)])
+def test_a_stop_keeps_what_has_ended_and_leaves_no_worker(tiny_emodb, tmp_path, jobs, number):
     out = tmp_path / "run"
-    arguments = [*command(tiny_emodb, out, "--jobs", "1"), "--epochs", "40"]
+    arguments = [*command(tiny_emodb, out, "--jobs", jobs), "--epochs", "150"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "train", *arguments], cwd=ROOT, stderr=subprocess.PIPE, text=True
-    )
+        [sys.executable, "-m", "train", *arguments],
+        cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
     deadline = time.monotonic() + 200
     while not list(out.glob("*/result.json")):
         assert time.monotonic() < deadline
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "the same command goes on" in errors
     assert "Traceback" not in errors
-    done = len(list(out.glob("*/result.json")))
-    assert 1 <= done < 3
+    assert 1 <= len(list(out.glob("*/result.json"))) < 3
     assert not list(out.glob("progress-*"))
+    while workers_of(process.pid):
+        assert time.monotonic() < deadline, "workers outlive the run"
+        time.sleep(0.05)
+
+
+def workers_of(session):
+    """Return the processes of a session that still run (not those that only wait to be reaped)."""
+    listed = subprocess.run(
+        ["ps", "-s", str(session), "-o", "stat=,args="], capture_output=True, text=True, check=False
+    )
+    return [line for line in listed.stdout.splitlines() if line and not line.startswith("Z")]
 
 
 def test_the_workers_of_a_dask_cluster_give_the_same_folds(loso_run, tiny_emodb, tmp_path):

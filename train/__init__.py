@@ -1,0 +1,1 @@
+"""Training: from recordings to a network and honest figures about it."""
