@@ -163,16 +163,13 @@ class Screen:
         """Show how much was heard, and lost."""
         self._show("")
         lines = [
-            f"heard {totals.heard_s:.1f} s, {totals.n_estimates} estimates, "
-            f"{totals.realtime_margin:.0f} times faster than real time"
+            f"heard {totals.heard_s:.1f} s, {totals.n_estimates} estimates, dropped "
+            f"{totals.dropped_s:.1f} s, {totals.realtime_margin:.0f} times faster than real time"
         ]
+        if totals.n_overflows:
+            lines.append(f"the device itself lost audio {totals.n_overflows} times")
         if totals.n_labelled:
             lines.append(f"{totals.n_right} of {totals.n_labelled} clips right")
-        if totals.dropped_s or totals.n_overflows:
-            lines.append(
-                f"lost: {totals.dropped_s:.2f} s because the program was too slow, "
-                f"{totals.n_overflows} overflows in the device"
-            )
         print("\n".join(lines), file=sys.stderr)
 
     def _show(self, text: str) -> None:

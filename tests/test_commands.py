@@ -2,6 +2,7 @@
 
 import io
 import json
+import signal
 import subprocess
 import sys
 import types
@@ -102,6 +103,25 @@ def test_a_reader_that_goes_away_is_no_error():
     process.stdout.close()
     assert process.wait(timeout=60) == 0
     assert process.stderr.read() == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_ends_with_a_summary(number):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edge", "-", "--json"],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    process.stdin.write(bytes(2 * 16_000 * 3))
+    process.stdin.flush()
+    lines = [process.stdout.readline() for _ in range(4)]  # start and three estimates
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    lines = [json.loads(line) for line in [*lines, *out.splitlines()]]
+    assert [e["event"] for e in lines[:2]] == ["start", "estimate"]
+    assert lines[-1]["event"] == "summary"
+    assert lines[-1]["n_estimates"] == len(lines) - 2
+    assert process.returncode == 0
+    assert err == b""
 
 
 class FakeSounddevice(types.ModuleType):

@@ -88,6 +88,13 @@ def test_a_run_with_other_settings_is_not_mixed_in(loso_run, tiny_emodb, capsys)
     assert "holds a run with other settings (seed: 0)" in capsys.readouterr().err
 
 
+def test_a_run_does_not_go_on_with_another_corpus(loso_run, tiny_emodb, tmp_path, capsys):
+    shutil.copytree(tiny_emodb, tmp_path / "emodb")
+    (tmp_path / "emodb" / "wav" / "03a01Wa.wav").unlink()
+    assert train(command(tmp_path / "emodb", loso_run)) == 1
+    assert "holds a run with other settings (clips_sha256" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("jobs", "number"), [("1", signal.SIGINT), ("2", signal.SIGTERM)])
 def test_a_stop_keeps_what_has_ended_and_leaves_no_worker(tiny_emodb, tmp_path, jobs, number):
     out = tmp_path / "run"

@@ -104,6 +104,7 @@ def run(args: argparse.Namespace, command: str) -> None:
     frontend = FRONTENDS[args.frontend]
     settings = training.Settings(
         corpus=args.corpus,
+        clips_sha256=training.fingerprint(corpus),
         protocol=args.protocol,
         held_out=speakers,
         preset=args.preset,

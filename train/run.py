@@ -29,7 +29,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from edge.card import Card
+from edge.card import Card, sha256
 from edge.errors import SerError
 from edge.frontend import Frontend
 from edge.quiet import quiet_native
@@ -45,10 +45,12 @@ from train.protocols import Fold
 class Settings:
     """What a run was asked for; stored as ``settings.json`` and compared when it goes on.
 
-    ``model`` holds the fields of `train.presets.Config`.
+    ``clips_sha256`` stands for the corpus's clips and their order (`fingerprint`), ``model`` holds
+    the fields of `train.presets.Config`.
     """
 
     corpus: str
+    clips_sha256: str
     protocol: str
     held_out: tuple[str, ...]
     preset: str
@@ -71,6 +73,12 @@ class Settings:
                 )
         else:
             write_json(path, mine)
+
+
+def fingerprint(corpus: Corpus) -> str:
+    """Return a hash of the clips' names, labels and speakers, in order."""
+    lines = [f"{clip.path.name} {clip.label} {clip.speaker}" for clip in corpus.clips]
+    return sha256("\n".join(lines).encode())
 
 
 def run(
