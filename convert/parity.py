@@ -34,8 +34,8 @@ class Tolerance:
 TOLERANCES = {
     "float32": Tolerance(1e-4, 1.0, 0.0),
     "float16": Tolerance(0.02, 0.995, 0.5),
-    "dynamic": Tolerance(0.25, 0.9, 2.0),
-    "int8": Tolerance(0.25, 0.9, 2.0),
+    "dynamic": Tolerance(0.1, 0.95, 2.0),
+    "int8": Tolerance(0.1, 0.95, 2.0),
 }
 
 

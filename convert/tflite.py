@@ -36,6 +36,8 @@ def to_tflite(saved_model: Path, precision: str, calibration: np.ndarray) -> byt
         converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model))
         if precision != "float32":
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        # Per-channel weights in FULLY_CONNECTED need version 12 of it; tflite-runtime 2.14 has 9.
+        converter._experimental_disable_per_channel_quantization_for_dense_layers = True
         if precision == "float16":
             converter.target_spec.supported_types = [tf.float16]
         if precision == "int8":

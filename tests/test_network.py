@@ -142,7 +142,9 @@ def test_fusions_follow_their_formulas():
         layer = Fusion(kind)
         layer.build(4, 5)
         layer.set_weights({"dynamic": [weight], "static": [query]}.get(kind, []))
-        np.testing.assert_allclose(layer([tf.constant(f), tf.constant(b)]), value, atol=1e-5)
+        np.testing.assert_allclose(
+            layer([list(tf.unstack(f, axis=1)), list(tf.unstack(b, axis=1))]), value, atol=1e-5
+        )
 
 
 def test_the_loss_is_smoothed_cross_entropy_and_focus_lessens_the_easy():

@@ -200,8 +200,8 @@ def test_all_four_precisions_answer_like_the_trained_model(holdout_run, tmp_path
         # Lean: padding and convolution, nothing that only the layer's way of writing needs.
         operators = set(stored["models"][precision]["operators"])
         allowed = {
-            "ADD", "CONV_2D", "DEQUANTIZE", "FULLY_CONNECTED", "LOGISTIC", "MEAN", "MUL", "PACK",
-            "PAD", "RESHAPE", "SUM",
+            "CONCATENATION", "CONV_2D", "DEQUANTIZE", "FULLY_CONNECTED", "LOGISTIC", "MEAN", "MUL",
+            "PAD", "RESHAPE",
         }  # fmt: skip
         assert operators <= allowed, precision
         assert precision == "float16" or "DEQUANTIZE" not in operators

@@ -131,8 +131,8 @@ class Stream(keras.layers.Layer):
                 conv.build(self.entry.n_filters)
         self.built = True
 
-    def call(self, z: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
-        """Return the blocks' outputs averaged over time, shape (clips, n_blocks, n_filters)."""
+    def call(self, z: tf.Tensor, seed: tf.Tensor | None = None) -> list[tf.Tensor]:
+        """Return each block's output averaged over time, shape (clips, n_filters)."""
         z = self.entry(z)
         pooled = []
         for j, block in enumerate(self.blocks):
@@ -141,16 +141,21 @@ class Stream(keras.layers.Layer):
                 attention = conv(attention, seed=_fold(seed, 2 * j + half))
             z = z * tf.sigmoid(attention)
             pooled.append(tf.transpose(tf.reduce_mean(z, axis=2)))
-        return tf.stack(pooled, axis=1)
+        return pooled
 
-    def deploy(self, z: tf.Tensor) -> tf.Tensor:
-        """Return the same for one window, shape (1, n_blocks, n_filters)."""
-        z = self.entry.deploy(z)
-        pooled = []
+    def deploy(self, z: tf.Tensor) -> list[tf.Tensor]:
+        """Return the same for one window, shape (1, n_filters) each."""
+        entered = z = self.entry.deploy(z)
+        gates, pooled = None, []
         for block in self.blocks:
-            z = z * tf.sigmoid(block[1].deploy(block[0].deploy(z)))
+            gate = tf.sigmoid(block[1].deploy(block[0].deploy(z)))
+            # F[0] times the product of all gates, not F[j] times one: the same numbers, but in int8
+            # F would be rounded again in every block, and values that are halved each time stick
+            # at one step instead of vanishing.
+            gates = gate if gates is None else gates * gate
+            z = entered * gates
             pooled.append(tf.reduce_mean(z, axis=[1, 2]))
-        return tf.stack(pooled, axis=1)
+        return pooled
 
 
 def _fold(seed: tf.Tensor | None, number: int) -> tf.Tensor | None:
@@ -186,18 +191,22 @@ class Fusion(keras.layers.Layer):
             self.query = self.add_weight(shape=(n_filters,), initializer="zeros")
         self.built = True
 
-    def call(self, streams: list[tf.Tensor]) -> tf.Tensor:
-        """Map tensors (clips, n_blocks, n_filters) to one (clips, n_filters)."""
-        if self.kind in ("dynamic", "static"):
-            blocks = sum(streams)  # not tf.add_n, which TFLite has in float only
-            if self.kind == "dynamic":
-                weight = tf.convert_to_tensor(self.weight)
-            else:
-                scores = tf.linalg.matvec(blocks, self.query) / np.sqrt(blocks.shape[-1])
-                weight = tf.nn.softmax(scores)
-            return tf.reduce_sum(blocks * weight[..., None], axis=1)
-        answers = streams if self.kind == "self" else streams[1:] + streams[:1]
-        return sum(_attend(q, kv) for q, kv in zip(streams, answers, strict=True))
+    def call(self, streams: list[list[tf.Tensor]]) -> tf.Tensor:
+        """Map each stream's blocks, (clips, n_filters) each, to one (clips, n_filters)."""
+        if self.kind in ("self", "cross"):
+            asking = [tf.stack(blocks, axis=1) for blocks in streams]
+            answering = asking if self.kind == "self" else asking[1:] + asking[:1]
+            return sum(_attend(q, kv) for q, kv in zip(asking, answering, strict=True))
+        # Summed one by one and not as one stacked tensor: the blocks' outputs shrink from block to
+        # block, and in int8 a stack gives all of them the coarse steps of the largest.
+        blocks = [sum(outputs) for outputs in zip(*streams, strict=True)]
+        if self.kind == "dynamic":
+            weights = tf.unstack(tf.convert_to_tensor(self.weight))
+        else:
+            scores = [tf.reduce_sum(b * self.query, axis=-1, keepdims=True) for b in blocks]
+            scores = tf.concat(scores, axis=-1) / np.sqrt(blocks[0].shape[-1])
+            weights = tf.split(tf.nn.softmax(scores), len(blocks), axis=-1)
+        return sum(w * block for w, block in zip(weights, blocks, strict=True))
 
 
 def _attend(queries: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
@@ -313,10 +322,22 @@ class TimNet(keras.Model):
             if self.config.shuffle:
                 inputs[2] = tf.gather(z, self.order, axis=1)
             pooled = [s.deploy(z) for s, z in zip(self.streams, inputs, strict=True)]
-            return {"logits": self._answer(self.fusion(pooled))}
+            return {"logits": self._deploy_head(pooled)}
 
         shape = tf.TensorSpec((1, self.n_rows, self.n_mfcc), tf.float32, name="window")
         return tf.function(one_window, autograph=False).get_concrete_function(shape)
+
+    def _deploy_head(self, pooled: list[list[tf.Tensor]]) -> tf.Tensor:
+        if self.config.fusion != "dynamic":
+            return self._answer(self.fusion(pooled))
+        # The weighted sum and the layer after it are one matrix product over all blocks' outputs;
+        # in int8 that saves rounding the sum.
+        dense = self.hidden or self.output_layer
+        weights = tf.unstack(tf.convert_to_tensor(self.fusion.weight)) * len(pooled)
+        kernel = tf.concat([weight * dense.kernel for weight in weights], axis=0)
+        vector = tf.concat([block for blocks in pooled for block in blocks], axis=1)
+        answer = tf.matmul(vector, kernel) + dense.bias
+        return answer if self.hidden is None else self.output_layer(tf.nn.relu(answer))
 
     def save_deployed(self, folder: str) -> None:
         """Write the graph of `deploy` as a SavedModel, which needs none of this code to be read."""
