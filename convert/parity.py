@@ -29,13 +29,14 @@ class Tolerance:
     uar_loss: float
 
 
-# Assumed: what rounding alone explains. float32 and float16 only reorder and round; the int8
-# weights of the last two move windows that lie between two labels.
+# Assumed: what rounding alone explains. float32 and float16 only reorder and round. int8 weights
+# move windows that lie between two labels; int8 activations also saturate on a window that is
+# louder than anything the ranges were measured on, so a single one may differ by more.
 TOLERANCES = {
     "float32": Tolerance(1e-4, 1.0, 0.0),
     "float16": Tolerance(0.02, 0.995, 0.5),
     "dynamic": Tolerance(0.1, 0.95, 2.0),
-    "int8": Tolerance(0.1, 0.95, 2.0),
+    "int8": Tolerance(0.25, 0.95, 2.0),
 }
 
 

@@ -63,8 +63,8 @@ def demo() -> str:
 def recognition() -> str:
     """Return the table of cross-validated runs, and how each was made."""
     lines = [
-        "| corpus, preset | tested on | UAR | WAR | UAR / WAR of all clips together | published |",
-        "|---|---|---|---|---|---|",
+        "| corpus, preset | features | tested on | UAR | WAR | all clips together | published |",
+        "|---|---|---|---|---|---|---|",
     ]
     commands = []
     reports = [json.loads(p.read_text(encoding="utf-8")) for p in sorted(RESULTS.glob("*-*.json"))]
@@ -72,15 +72,17 @@ def recognition() -> str:
     for report in sorted(reports, key=lambda r: order.index(r["settings"]["protocol"])):
         settings = report["settings"]
         key = (settings["corpus"], settings["preset"])
+        streamable = not settings["frontend"]["centred"]
+        features = "stream" if streamable else "published"
         published = "-"
-        if settings["protocol"] == "sd10" and key in PUBLISHED:
+        if settings["protocol"] == "sd10" and not streamable and key in PUBLISHED:
             published = "{:.2f} / {:.2f}".format(*PUBLISHED[key])
         means = [
             f"{100 * report[f'{figure}_mean']:.1f} ± {100 * report[f'{figure}_std']:.1f}"
             for figure in ("uar", "war")
         ]
         lines.append(
-            f"| {', '.join(key)} | {PROTOCOLS[settings['protocol']]} | {means[0]} | {means[1]} "
+            f"| {', '.join(key)} | {features} | {PROTOCOLS[settings['protocol']]} | {means[0]} | {means[1]} "
             f"| {100 * report['uar_pooled']:.1f} / {100 * report['war_pooled']:.1f} | {published} |"
         )
         commands.append(f"{report['command']}    # {report['date']}, {report['hardware']}")
