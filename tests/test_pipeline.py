@@ -37,7 +37,8 @@ def loso_run(tiny_emodb, tmp_path_factory):
 @pytest.fixture(scope="module")
 def holdout_run(tiny_emodb, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "holdout"
-    more = ["--protocol", "holdout", "--hold-out", "03", "--epochs", "12"]
+    # Speaker 08's tones lie between those of the others, as a new voice's do among many.
+    more = ["--protocol", "holdout", "--hold-out", "08", "--epochs", "12"]
     assert train(command(tiny_emodb, out, *more)) == 0
     return out
 

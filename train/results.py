@@ -81,10 +81,16 @@ def recognition() -> str:
             f"{100 * report[f'{figure}_mean']:.1f} ± {100 * report[f'{figure}_std']:.1f}"
             for figure in ("uar", "war")
         ]
-        lines.append(
-            f"| {', '.join(key)} | {features} | {PROTOCOLS[settings['protocol']]} | {means[0]} | {means[1]} "
-            f"| {100 * report['uar_pooled']:.1f} / {100 * report['war_pooled']:.1f} | {published} |"
-        )
+        pooled = f"{100 * report['uar_pooled']:.1f} / {100 * report['war_pooled']:.1f}"
+        cells = [
+            ", ".join(key),
+            features,
+            PROTOCOLS[settings["protocol"]],
+            *means,
+            pooled,
+            published,
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
         commands.append(f"{report['command']}    # {report['date']}, {report['hardware']}")
     return "\n".join([*lines, "", "```", *commands, "```"])
 
