@@ -162,6 +162,8 @@ def test_training_on_everybody_says_that_nobody_was_held_out(tiny_emodb, tmp_pat
     assert "uar_mean" not in json.loads((out / "report.json").read_text())
     assert convert([str(out), "--precision", "float32"]) == 0
     assert "training clips (the run held nobody out)" in capfd.readouterr().out
+    with np.load(out / "model" / "windows.npz") as arrays:
+        assert set(arrays["labels"]) == set(range(7))
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from train.dataset import random_windows, test_windows
 from train.presets import Config
 
 N_CALIBRATION = 256  # Assumed: windows kept to measure the ranges of an int8 model.
+N_CHECKED = 64  # Assumed: least number of training clips to check a conversion on, nobody held out.
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,9 @@ class Result:
         ``loss`` and ``uar`` as training went, with dropout; ``test_loss`` and ``test_uar``.
     test_probs : float32, shape (n_test_clips, n_labels)
         Mean over each clip's windows.
-    windows, owners, logits
-        Windows (not normalised) for checking a conversion, the test clip each belongs to (or the
-        training clip, if there are no test clips), and the network's answers.
+    windows, owners, logits, labels
+        For checking a conversion: windows (not normalised), the clip that each belongs to, and the
+        network's answers; and the clips' labels. Test clips, or training clips if there are none.
     calibration : float32, shape (at most N_CALIBRATION, n_rows, n_mfcc)
         Windows of training clips, not normalised.
     start_s : float
@@ -80,6 +81,7 @@ class Result:
     windows: np.ndarray
     owners: np.ndarray
     logits: np.ndarray
+    labels: np.ndarray
     calibration: np.ndarray
     start_s: float
     epoch_s: float
@@ -202,7 +204,10 @@ def run_fold(job: Job) -> Result:
     rng = np.random.default_rng(job.seed)
     frontend = job.frontend.with_normalization(np.concatenate(job.train))
     train = [frontend.normalize(rows) for rows in job.train]
-    checked = job.test or job.train[:64]  # nobody held out: conversion is checked on training clips
+    every = max(1, len(job.train) // N_CHECKED)  # clips come class by class
+    checked, labels = job.train[::every], job.train_labels[::every]
+    if job.test:
+        checked, labels = job.test, job.test_labels
     windows, owners = test_windows(checked, job.n_rows, frontend)
     test, test_owners = (windows, owners) if job.test else (windows[:0], owners[:0])
     test = frontend.normalize(test)
@@ -237,6 +242,7 @@ def run_fold(job: Job) -> Result:
         windows=windows,
         owners=owners,
         logits=fold_trainer.logits(frontend.normalize(windows)),
+        labels=labels,
         calibration=random_windows(job.train, job.n_rows, rng)[
             rng.permutation(len(job.train))[:N_CALIBRATION]
         ],

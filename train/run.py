@@ -180,9 +180,7 @@ def _save(
         windows=result.windows,
         owners=result.owners,
         logits=result.logits,
-        labels=np.array(
-            [corpus.labels.index(corpus.clips[i].label) for i in (fold.test or fold.train[:64])]
-        ),
+        labels=result.labels,
     )
     write_with(folder / "windows.npz", lambda path: np.savez_compressed(path, **arrays))
     provenance = {
@@ -221,10 +219,9 @@ def _save(
         ],
     }
     if fold.test:
-        labels = arrays["labels"]
         predicted = result.test_probs.argmax(axis=1)
-        numbers["uar"] = recall(labels, predicted)
-        numbers["war"] = float((labels == predicted).mean())
+        numbers["uar"] = recall(result.labels, predicted)
+        numbers["war"] = float((result.labels == predicted).mean())
     write_json(folder / "result.json", numbers)
     return numbers
 
