@@ -68,7 +68,7 @@ def file_blocks(path: Path, sample_rate_hz: int, block_s: float = BLOCK_S) -> It
         with soundfile.SoundFile(str(path)) as file:
             n = max(1, round(block_s * file.samplerate))
             blocks = file.blocks(blocksize=n, dtype="float32", always_2d=True)
-            yield from resample(_finite(blocks, path), file.samplerate, sample_rate_hz)
+            yield from resample(finite(blocks, path), file.samplerate, sample_rate_hz)
     except soundfile.LibsndfileError as error:
         raise AudioError(f"{path}: cannot be read as audio ({error.error_string})") from error
 
@@ -101,10 +101,11 @@ def pcm_blocks(
             values = np.frombuffer(pcm[: len(pcm) // frame * frame], dtype)
             yield (values.reshape(-1, n_channels) / full_scale).astype(np.float32)
 
-    yield from resample(_finite(blocks(), "standard input"), rate_hz, sample_rate_hz)
+    yield from resample(finite(blocks(), "standard input"), rate_hz, sample_rate_hz)
 
 
-def _finite(blocks: Iterable[np.ndarray], source: object) -> Iterator[np.ndarray]:
+def finite(blocks: Iterable[np.ndarray], source: object) -> Iterator[np.ndarray]:
+    """Yield ``blocks``; AudioError, which names the source, at a sample that is no number."""
     for block in blocks:
         if not np.isfinite(block).all():
             raise AudioError(f"{source}: holds NaN or infinity; expected samples in [-1, 1]")

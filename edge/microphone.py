@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edge.audio import BLOCK_S, resample
+from edge.audio import BLOCK_S, finite, resample
 from edge.errors import AudioError
 
 QUEUE_S = 5.0  # Assumed: how far behind the program may fall before audio is dropped.
@@ -113,7 +113,8 @@ class Microphone:
         self._stream.close()
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        return resample(self._arriving(), self.device_rate_hz, self._sample_rate_hz)
+        blocks = finite(self._arriving(), self.name)
+        return resample(blocks, self.device_rate_hz, self._sample_rate_hz)
 
     def _arriving(self) -> Iterator[np.ndarray]:
         while True:

@@ -207,6 +207,12 @@ def test_what_the_program_is_too_slow_for_is_dropped_and_counted(plug_in):
     assert [block[0] for block in kept] == list(range(10, 60))  # the oldest went
 
 
+def test_a_microphone_that_gives_no_numbers_is_one_clear_line(plug_in, capsys):
+    plug_in([np.full(4800, np.nan, np.float32)])
+    assert main([]) == 1
+    assert "USB microphone: holds NaN or infinity" in capsys.readouterr().err
+
+
 def test_the_summary_says_what_was_lost(plug_in, capsys):
     plug_in([np.zeros(4800, np.float32)] * 60)
     assert main(["--json"]) == 1
