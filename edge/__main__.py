@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -168,8 +166,6 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--threads, --rate and --channels must be at least 1")
     if args.files.count("-") > 1:
         parser.error("standard input can be heard once only")
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service is stopped like this
     try:
         code = exit_code(lambda: run(args), args.debug)
         sys.stdout.flush()

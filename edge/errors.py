@@ -7,7 +7,9 @@ program can catch it in one place and show its one line.
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from collections.abc import Callable
 
 
@@ -26,8 +28,11 @@ class ModelError(SerError):
 def exit_code(command: Callable[[], None], debug: bool) -> int:
     """Run a command line's work; return 0, or 1 after one line about a known error.
 
-    With ``debug`` the error is raised instead.
+    With ``debug`` the error is raised instead. SIGTERM, with which services and workers are
+    stopped, ends the work like Ctrl-C: with a KeyboardInterrupt.
     """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         command()
     except SerError as error:

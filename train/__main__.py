@@ -6,9 +6,7 @@ import argparse
 import dataclasses
 import os
 import shlex
-import signal
 import sys
-import threading
 from pathlib import Path
 
 from rich.console import Console
@@ -153,9 +151,6 @@ def portable(arguments: list[str]) -> str:
 def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # workers inherit it
     arguments = sys.argv[1:] if argv is None else argv
-    if threading.current_thread() is threading.main_thread():
-        # Asked to end, end as with Ctrl-C: workers are stopped and nothing half-written stays.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
     args = build_parser().parse_args(arguments)
     try:
         return exit_code(lambda: run(args, portable(arguments)), args.debug)

@@ -45,7 +45,7 @@ class Job:
     epochs: int
     seed: int
     n_threads: int
-    progress: Path | None
+    progress: Path
     parent_pid: int
 
 
@@ -209,8 +209,7 @@ def run_fold(job: Job) -> Result:
     if job.test:
         checked, labels = job.test, job.test_labels
     windows, owners = test_windows(checked, job.n_rows, frontend)
-    test, test_owners = (windows, owners) if job.test else (windows[:0], owners[:0])
-    test = frontend.normalize(test)
+    normalized = frontend.normalize(windows)
 
     history: dict[str, list[float]] = {}
     report = _reporter(job.progress)
@@ -224,8 +223,8 @@ def run_fold(job: Job) -> Result:
         if epoch == 0:
             first_s = time.monotonic() - started
         numbers = {"loss": value, "uar": recall(job.train_labels, predicted)}
-        if len(test):
-            probs = clip_means(softmax(fold_trainer.logits(test)), test_owners, len(job.test))
+        if job.test:
+            probs = clip_means(softmax(fold_trainer.logits(normalized)), owners, len(job.test))
             likelihood = probs[np.arange(len(probs)), job.test_labels]
             numbers["test_loss"] = float(-np.log(np.maximum(likelihood, 1e-7)).mean())
             numbers["test_uar"] = recall(job.test_labels, probs.argmax(axis=1))
@@ -241,7 +240,7 @@ def run_fold(job: Job) -> Result:
         test_probs=probs,
         windows=windows,
         owners=owners,
-        logits=fold_trainer.logits(frontend.normalize(windows)),
+        logits=fold_trainer.logits(normalized),
         labels=labels,
         calibration=random_windows(job.train, job.n_rows, rng)[
             rng.permutation(len(job.train))[:N_CALIBRATION]
@@ -267,12 +266,12 @@ def _settle(job: Job) -> None:
             tf.config.experimental.set_memory_growth(gpu, True)
 
 
-def _reporter(folder: Path | None) -> Callable[[dict[str, Any]], None]:
+def _reporter(folder: Path) -> Callable[[dict[str, Any]], None]:
     """Return a function that appends a line to this process's file in ``folder``.
 
     A worker on a machine without that folder reports nothing until its fold has ended.
     """
-    if folder is None or not folder.is_dir():
+    if not folder.is_dir():
         return lambda numbers: None
     path = folder / f"{os.getpid()}-{threading.get_ident()}.jsonl"
 

@@ -215,7 +215,7 @@ def _save(
                 "label": corpus.clips[i].label,
                 "probs": [round(float(p), 4) for p in probs],
             }
-            for i, probs in zip(fold.test, result.test_probs, strict=False)
+            for i, probs in zip(fold.test, result.test_probs, strict=True)
         ],
     }
     if fold.test:
