@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from edge.card import Card
+from edge.frontend import Frontend
 from edge.storage import write_bytes
 
 ROOT = Path(__file__).parent.parent
@@ -36,13 +38,13 @@ PUBLISHED = {
 PROTOCOLS = {
     "sd10": "10 random folds",
     "loso": "speakers never heard",
-    "holdout": "two speakers never heard",
+    "holdout": "some speakers never heard",
 }
 
 
-def load(name: str) -> dict[str, Any]:
+def load(path: Path) -> dict[str, Any]:
     """Read one result file."""
-    content: dict[str, Any] = json.loads((RESULTS / name).read_text(encoding="utf-8"))
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return content
 
 
@@ -67,12 +69,12 @@ def recognition() -> str:
         "|---|---|---|---|---|---|---|",
     ]
     commands = []
-    reports = [json.loads(p.read_text(encoding="utf-8")) for p in sorted(RESULTS.glob("*-*.json"))]
+    reports = [load(path) for path in sorted(RESULTS.glob("*-*.json"))]
     order = list(PROTOCOLS)
     for report in sorted(reports, key=lambda r: order.index(r["settings"]["protocol"])):
         settings = report["settings"]
         key = (settings["corpus"], settings["preset"])
-        streamable = not settings["frontend"]["centred"]
+        streamable = Frontend.from_json(settings["frontend"]).streamable
         features = "stream" if streamable else "published"
         published = "-"
         if settings["protocol"] == "sd10" and not streamable and key in PUBLISHED:
@@ -97,8 +99,8 @@ def recognition() -> str:
 
 def shipped() -> str:
     """Return what the shipped model scores on the two speakers it never heard."""
-    parity = json.loads((ROOT / "edge/models/emodb.parity.json").read_text(encoding="utf-8"))
-    card = json.loads((ROOT / "edge/models/emodb.int8.json").read_text(encoding="utf-8"))
+    parity = load(ROOT / "edge/models/emodb.parity.json")
+    provenance = Card.read(ROOT / "edge/models/emodb.int8.json").provenance
     lines = [
         "| model | KB | largest probability difference | same label | UAR | UAR as trained |",
         "|---|---|---|---|---|---|",
@@ -109,18 +111,27 @@ def shipped() -> str:
             f"| {100 * model['agreement']:.2f} % | {model['uar']:.1f} | {model['uar_keras']:.1f} |"
         )
     any_model = next(iter(parity["models"].values()))
-    speakers = " and ".join(card["provenance"]["held_out_speakers"])
+    speakers = " and ".join(provenance["held_out_speakers"])
     lines.append("")
     lines.append(
         f"On {any_model['n_windows']} windows of the {any_model['n_clips']} clips of speakers "
-        f"{speakers}, {card['provenance']['date']}."
+        f"{speakers}, {provenance['date']}."
+    )
+    chosen, other = (
+        load(RESULTS / "choice" / f"{preset}.json") for preset in (provenance["preset"], "timnet")
+    )
+    lines.append("")
+    lines.append(
+        f"`{provenance['preset']}` was chosen on the other eight alone, leaving out one at a time: "
+        f"UAR {100 * chosen['uar_pooled']:.1f}, `timnet` {100 * other['uar_pooled']:.1f} "
+        f"(`{chosen['command']}` on a CSV list of their clips)."
     )
     return "\n".join(lines)
 
 
 def cost() -> str:
     """Return what training and the device cost."""
-    speed, device = load("speed.json"), load("device.json")
+    speed, device = load(RESULTS / "speed.json"), load(RESULTS / "device.json")
     epoch = {name: f"{value:.2f} s" for name, value in speed["epoch_s"].items()}
     demo, benchmark = "`python -m edge --demo --json`", "`python -m train.benchmark`"
     rows = {
