@@ -113,7 +113,9 @@ def test_a_stop_ends_with_a_summary(number):
     )  # fmt: skip
     process.stdin.write(bytes(2 * 16_000 * 3))
     process.stdin.flush()
-    lines = [process.stdout.readline() for _ in range(4)]  # start and three estimates
+    # The start and all five estimates of 3 s: then it waits for more, and a stop cannot fall
+    # between counting an estimate and printing it.
+    lines = [process.stdout.readline() for _ in range(6)]
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     lines = [json.loads(line) for line in [*lines, *out.splitlines()]]
