@@ -12,7 +12,7 @@ from edge.errors import ModelError
 from edge.frontend import Frontend
 from edge.storage import write_json
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,11 @@ class Card:
         The recipe of the features, normalisation included.
     n_rows : int
         Feature rows in the window that the model sees.
+    temperature : float
+        What the outputs are divided by before the softmax, so that a probability is one (Guo et
+        al., ICML 2017); 1 if nobody has calibrated the model.
+    uncertain_below : float
+        Probability under which the likeliest label should be called uncertain; 0 for never.
     provenance : dict
         How it was trained: corpora with licences, speakers, preset, settings, versions.
     file : ModelFile or None
@@ -57,6 +62,8 @@ class Card:
     labels: tuple[str, ...]
     frontend: Frontend
     n_rows: int
+    temperature: float = 1.0
+    uncertain_below: float = 0.0
     provenance: dict[str, Any] = field(default_factory=dict)
     file: ModelFile | None = None
 
@@ -65,6 +72,10 @@ class Card:
             raise ValueError(f"card: expected two or more different labels, not {self.labels}")
         if self.n_rows < 1:
             raise ValueError(f"card: n_rows must be at least 1, not {self.n_rows}")
+        if not 0 < self.temperature < float("inf"):
+            raise ValueError(f"card: temperature must be above 0, not {self.temperature}")
+        if not 0 <= self.uncertain_below <= 1:
+            raise ValueError(f"card: uncertain_below must be in [0, 1], not {self.uncertain_below}")
 
     @property
     def window_s(self) -> float:

@@ -113,7 +113,7 @@ class Model:
 
     def probs(self, rows: np.ndarray) -> np.ndarray:
         """Return the probability of each label, float32 (n_labels,), for one window of rows."""
-        return softmax(self.logits(rows))
+        return softmax(self.logits(rows) / self.card.temperature)
 
 
 def quantize(values: np.ndarray, tensor: dict[str, Any]) -> np.ndarray:

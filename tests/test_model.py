@@ -43,11 +43,13 @@ def test_a_damaged_model_is_refused(copy):
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"format": 2}, "expected a card of format 1, not 2"),
+        ({"format": 1}, "expected a card of format 2, not 1"),
         ({"extra": 1}, "missing or unknown fields extra"),
         ({"n_rows": 99}, r"card says input float32 or int8 \(1, 99, 39\)"),
         ({"labels": ["a", "b"]}, r"card says output float32 or int8 \(1, 2\)"),
         ({"labels": ["a", "a"]}, "two or more different labels"),
+        ({"temperature": 0}, "temperature must be above 0, not 0"),
+        ({"uncertain_below": 1.5}, r"uncertain_below must be in \[0, 1\], not 1.5"),
         ({"file": None}, "its card belongs to None"),
         ({"frontend": {}}, "front end: missing or unknown fields"),
     ],
@@ -130,3 +132,11 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         write_with(path, fail)
     assert [p.name for p in tmp_path.iterdir()] == ["kept.json"]
     assert path.read_text() == "old"
+
+
+def test_the_card_s_temperature_softens_the_probabilities(copy):
+    change_card(copy, temperature=2.5)
+    shipped, softened = Model(), Model(copy)
+    rows = np.zeros((shipped.card.n_rows, shipped.card.frontend.n_mfcc), np.float32)
+    assert np.allclose(softened.probs(rows), softmax(shipped.logits(rows) / 2.5))
+    assert softened.probs(rows).max() < shipped.probs(rows).max()

@@ -202,7 +202,7 @@ def _save(
         "versions": {"python": platform.python_version(), "tensorflow": tf.__version__},
     }
     name = f"{corpus.name}-{settings.preset}"
-    card = Card(name, corpus.labels, result.frontend, n_rows, provenance)
+    card = Card(name, corpus.labels, result.frontend, n_rows, provenance=provenance)
     card.write(folder / "card.json")
     numbers: dict[str, Any] = {
         "n_parameters": sum(w.size for w in result.weights),
