@@ -73,8 +73,7 @@ def convert(fold: Path, precision: str, name: str) -> Converted:
             arrays = dict(stored)
     except (OSError, ValueError) as error:
         raise ModelError(f"{fold / 'windows.npz'}: cannot be read ({error})") from error
-    calibration = card.frontend.normalize(arrays.pop("calibration"))
-    content = to_tflite(fold / "saved_model", precision, calibration)
+    content = to_tflite(fold / "saved_model", precision, arrays.pop("calibration"))
     file = ModelFile(f"{name}.{precision}.tflite", sha256(content), precision)
     card = dataclasses.replace(card, name=name, file=file)
     with tempfile.TemporaryDirectory() as folder:

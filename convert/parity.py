@@ -61,7 +61,7 @@ def measure(model: Model, held_out: dict[str, np.ndarray], precision: str) -> Pa
     """Compare ``model`` with the Keras model's answers in ``held_out`` (a run's windows.npz)."""
     owners, labels = held_out["owners"], held_out["labels"]
     expected = softmax(held_out["logits"])
-    found = np.stack([model.probs(rows) for rows in held_out["windows"]])
+    found = np.stack([model.probs(window) for window in held_out["windows"]])
     difference = float(np.abs(found - expected).max())
     agreement = float(np.mean(found.argmax(axis=1) == expected.argmax(axis=1)))
     uar, uar_keras = (_clip_uar(probs, owners, labels) for probs in (found, expected))

@@ -20,11 +20,11 @@ def to_tflite(saved_model: Path, precision: str, calibration: np.ndarray) -> byt
     Parameters
     ----------
     saved_model : Path
-        A SavedModel with one signature: (1, n_rows, n_mfcc) to logits.
+        A SavedModel with one signature: (1, n_rows, n_features) to logits.
     precision : str
         One of `PRECISIONS`. "dynamic" stores int8 weights and computes on float input; "int8" is
         int8 throughout, input and output included.
-    calibration : float32, shape (n, n_rows, n_mfcc)
+    calibration : float32, shape (n, n_rows, n_features)
         Normalised windows from training clips, to measure the ranges of an int8 model.
     """
     # Loaded after TensorFlow, tflite-runtime 2.14 finds TensorFlow's symbols in place of its own

@@ -35,7 +35,8 @@ class Frontend:
     low_hz, high_hz : float
         Range of the filter bank.
     n_mfcc : int
-        Coefficients kept, the 0th included.
+        Cepstral coefficients kept, the 0th included; 0: no cepstrum, the features are the bands
+        of the log-mel spectrum.
     centred : bool
         Whether frame ``i`` is centred on sample ``i * hop_samples`` (with ``n_fft // 2`` zeros
         before the first and after the last sample), or starts there.
@@ -45,8 +46,11 @@ class Frontend:
         If set, also nothing lower than this many dB below the loudest band of the whole clip.
         A clip has to have ended for that, so such a recipe cannot be streamed.
     mean, scale : tuple of float, or empty
-        Per coefficient: ``(mfcc - mean) / scale`` is what the model is given. Empty: not yet
-        measured, and `normalize` refuses.
+        Per feature, of the training set: ``(feature - mean) / scale`` is what the model is given
+        when nothing is known of the speaker. Empty: not yet measured, and `normalize` refuses.
+    adapt_s : float
+        If above 0, the speaker's own mean and scale take the place of the training set's as speech
+        is heard; those count like so many seconds of it (`edge.speaker`).
     """
 
     sample_rate_hz: int
@@ -61,12 +65,16 @@ class Frontend:
     top_db: float | None
     mean: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()
+    adapt_s: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("sample_rate_hz", "n_fft", "hop_samples", "n_mels", "n_mfcc"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"front end: {name} must be a whole number above 0, not {value!r}")
+            least = 0 if name == "n_mfcc" else 1
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(
+                    f"front end: {name} must be a whole number of at least {least}, not {value!r}"
+                )
         if self.hop_samples > self.n_fft:
             raise ValueError(
                 f"front end: hop_samples {self.hop_samples} is more than n_fft {self.n_fft}, "
@@ -81,16 +89,23 @@ class Frontend:
             )
         if not self.floor_power > 0:
             raise ValueError(f"front end: floor_power must be above 0, not {self.floor_power!r}")
+        if not 0 <= self.adapt_s < float("inf"):
+            raise ValueError(f"front end: adapt_s must be at least 0, not {self.adapt_s!r}")
         for name in ("mean", "scale"):
             values = tuple(float(v) for v in getattr(self, name))
-            if len(values) not in (0, self.n_mfcc) or not np.all(np.isfinite(values)):
+            if len(values) not in (0, self.n_features) or not np.all(np.isfinite(values)):
                 raise ValueError(
-                    f"front end: {name} must hold {self.n_mfcc} finite numbers or none, "
+                    f"front end: {name} must hold {self.n_features} finite numbers or none, "
                     f"not {len(values)}"
                 )
             object.__setattr__(self, name, values)
         if any(s <= 0 for s in self.scale) or len(self.mean) != len(self.scale):
             raise ValueError("front end: mean and scale go together, and every scale is above 0")
+
+    @property
+    def n_features(self) -> int:
+        """Features in a row."""
+        return self.n_mfcc or self.n_mels
 
     @property
     def streamable(self) -> bool:
@@ -109,7 +124,10 @@ class Frontend:
         return span - 2 * (self.n_fft // 2) if self.centred else span
 
     def with_normalization(self, rows: np.ndarray) -> Frontend:
-        """Return this recipe with mean and scale (standard deviation) of ``rows`` (n, n_mfcc)."""
+        """Return this recipe with mean and scale of ``rows``, shape (n, n_features).
+
+        The scale is the standard deviation.
+        """
         rows = np.asarray(rows, np.float64)
         # A coefficient that never varies carries nothing; unit scale keeps it finite.
         spread = rows.std(axis=0)
@@ -120,7 +138,7 @@ class Frontend:
         )
 
     def normalize(self, rows: np.ndarray) -> np.ndarray:
-        """Return ``(rows - mean) / scale`` as float32, shape (..., n_mfcc)."""
+        """Return ``(rows - mean) / scale`` as float32, shape (..., n_features)."""
         if not self.mean:
             raise ValueError("front end: mean and scale have not been measured yet")
         deviation: np.ndarray = rows - np.asarray(self.mean, np.float32)
@@ -153,6 +171,13 @@ PUBLISHED = Frontend(
 STREAM = Frontend(
     sample_rate_hz=16_000, n_fft=1024, hop_samples=400, n_mels=128, n_mfcc=39,
     low_hz=0.0, high_hz=8_000.0, centred=False, floor_power=1e-8, top_db=None,
+)  # fmt: skip
+
+# Assumed: the log-mel spectrum as speech recognizers take it, 32 ms frames every 10 ms; nothing
+# below 50 Hz, where rooms hum and no voice speaks. The training set's statistics count like 2 s.
+LOG_MEL = Frontend(
+    sample_rate_hz=16_000, n_fft=512, hop_samples=160, n_mels=64, n_mfcc=0,
+    low_hz=50.0, high_hz=8_000.0, centred=False, floor_power=1e-8, top_db=None, adapt_s=2.0,
 )  # fmt: skip
 
 
@@ -253,6 +278,8 @@ def _decibels(frames: np.ndarray, frontend: Frontend) -> np.ndarray:
 
 
 def _cepstrum(db: np.ndarray, frontend: Frontend) -> np.ndarray:
+    if not frontend.n_mfcc:
+        return db.astype(np.float32)
     return (db @ dct_basis(frontend.n_mels, frontend.n_mfcc)).astype(np.float32)
 
 

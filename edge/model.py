@@ -79,7 +79,9 @@ class Model:
             raise ModelError(f"{path}: {runtime()} cannot run it ({error})") from error
         (self._input,) = self._interpreter.get_input_details()
         (self._output,) = self._interpreter.get_output_details()
-        self._require(path, "input", self._input, (1, self.card.n_rows, self.card.frontend.n_mfcc))
+        self._require(
+            path, "input", self._input, (1, self.card.n_rows, self.card.frontend.n_features)
+        )
         self._require(path, "output", self._output, (1, len(self.card.labels)))
 
     @staticmethod
@@ -91,29 +93,28 @@ class Model:
                 f"the model has {np.dtype(tensor['dtype'])} {found}"
             )
 
-    def logits(self, rows: np.ndarray) -> np.ndarray:
+    def logits(self, window: np.ndarray) -> np.ndarray:
         """Return the outputs for one window.
 
         Parameters
         ----------
-        rows : float32, shape (n_rows, n_mfcc)
-            MFCCs as `edge.frontend.mfcc` gives them; they are normalised and quantised here.
+        window : float32, shape (n_rows, n_features)
+            Normalised features (`edge.speaker.SpeakerNorm`).
 
         Returns
         -------
         float32, shape (n_labels,)
         """
-        expected = (self.card.n_rows, self.card.frontend.n_mfcc)
-        if rows.shape != expected:
-            raise ValueError(f"rows: expected shape {expected}, not {rows.shape}")
-        features = self.card.frontend.normalize(rows)[None]
-        self._interpreter.set_tensor(self._input["index"], quantize(features, self._input))
+        expected = (self.card.n_rows, self.card.frontend.n_features)
+        if window.shape != expected:
+            raise ValueError(f"window: expected shape {expected}, not {window.shape}")
+        self._interpreter.set_tensor(self._input["index"], quantize(window[None], self._input))
         self._interpreter.invoke()
         return dequantize(self._interpreter.get_tensor(self._output["index"]), self._output)[0]
 
-    def probs(self, rows: np.ndarray) -> np.ndarray:
-        """Return the probability of each label, float32 (n_labels,), for one window of rows."""
-        return softmax(self.logits(rows) / self.card.temperature)
+    def probs(self, window: np.ndarray) -> np.ndarray:
+        """Return the probability of each label, float32 (n_labels,), for one window."""
+        return softmax(self.logits(window) / self.card.temperature)
 
 
 def quantize(values: np.ndarray, tensor: dict[str, Any]) -> np.ndarray:

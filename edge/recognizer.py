@@ -1,6 +1,7 @@
 """The streaming recognizer: samples in, estimates out.
 
-block (n,) -> feature rows (k, n_mfcc) -> window (n_rows, n_mfcc) -> probabilities (n_labels,)
+block (n,) -> feature rows (k, n_features) -> window (n_rows, n_features)
+-> probabilities (n_labels,)
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import numpy as np
 
 from edge.frontend import MfccStream
 from edge.model import Model
+from edge.speaker import SpeakerNorm
 
 HOP_S = 0.25  # Assumed: four estimates a second.
 
@@ -60,12 +62,14 @@ class Recognizer:
         self.model = model
         self.hop_rows = hop_rows(hop_s, frontend.hop_samples / frontend.sample_rate_hz)
         self._stream = MfccStream(frontend)
-        self._window = np.zeros((model.card.n_rows, frontend.n_mfcc), np.float32)
+        self.speaker = SpeakerNorm(frontend)
+        self._window = np.zeros((model.card.n_rows, frontend.n_features), np.float32)
         self.reset()
 
     def reset(self) -> None:
         """Forget everything heard, as if nothing had been pushed."""
         self._stream.reset()
+        self.speaker.reset()
         self.n_samples = 0
         self.n_estimates = 0
         self._n_rows = 0
@@ -79,6 +83,7 @@ class Recognizer:
         estimates = []
         while len(rows):
             taken, rows = np.split(rows, [min(self._due_rows - self._n_rows, len(rows))])
+            self.speaker.hear(taken)
             self._keep(taken)
             if self._n_rows == self._due_rows:
                 self._due_rows += self.hop_rows
@@ -113,7 +118,7 @@ class Recognizer:
 
     def _estimate(self) -> Estimate:
         frontend = self.model.card.frontend
-        probs = self.model.probs(self._window)
+        probs = self.model.probs(self.speaker.normalize(self._window))
         self._sum += probs
         self.n_estimates += 1
         end = frontend.n_samples(self._n_rows)

@@ -137,7 +137,7 @@ def test_json_keeps_everything():
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"n_fft": 0}, "n_fft must be a whole number above 0"),
+        ({"n_fft": 0}, "n_fft must be a whole number of at least 1"),
         ({"hop_samples": 2000}, "would skip samples"),
         ({"n_mfcc": 129}, "n_mfcc 129 is more than n_mels 128"),
         ({"high_hz": 9000.0}, "expected 0 <= low_hz < high_hz <= 8000"),

@@ -97,13 +97,13 @@ def test_quantization_rounds_and_saturates():
 
 def test_a_louder_window_than_any_in_training_still_saturates():
     model = Model()
-    rows = np.full((model.card.n_rows, model.card.frontend.n_mfcc), 1e6, np.float32)
+    rows = np.full((model.card.n_rows, model.card.frontend.n_features), 1e6, np.float32)
     probs = model.probs(rows)
     np.testing.assert_allclose(probs.sum(), 1, rtol=1e-5)
 
 
 def test_a_window_of_the_wrong_shape_is_refused():
-    with pytest.raises(ValueError, match=r"rows: expected shape \(\d+, 39\), not \(5, 39\)"):
+    with pytest.raises(ValueError, match=r"window: expected shape \(\d+, 39\), not \(5, 39\)"):
         Model().probs(np.zeros((5, 39), np.float32))
 
 
@@ -137,6 +137,6 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
 def test_the_card_s_temperature_softens_the_probabilities(copy):
     change_card(copy, temperature=2.5)
     shipped, softened = Model(), Model(copy)
-    rows = np.zeros((shipped.card.n_rows, shipped.card.frontend.n_mfcc), np.float32)
+    rows = np.zeros((shipped.card.n_rows, shipped.card.frontend.n_features), np.float32)
     assert np.allclose(softened.probs(rows), softmax(shipped.logits(rows) / 2.5))
     assert softened.probs(rows).max() < shipped.probs(rows).max()

@@ -6,14 +6,14 @@ import pytest
 import tensorflow as tf
 
 from train.fit import Trainer, loss
-from train.model import TemporalConv, TimNet
+from train.model import Conv, TimNet
 from train.presets import FUSIONS, PRESETS, Config
 
 SMALL = Config(n_blocks=3, n_filters=8, batch_size=16)
 
 
-def windows(n=4, n_rows=30, n_mfcc=39):
-    return np.random.default_rng(0).normal(size=(n, n_rows, n_mfcc)).astype(np.float32)
+def windows(n=4, n_rows=30, n_features=39):
+    return np.random.default_rng(0).normal(size=(n, n_rows, n_features)).astype(np.float32)
 
 
 def stirred(model):
@@ -27,15 +27,16 @@ def stirred(model):
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("dilation", [1, 2, 8, 64])
 def test_the_matrix_product_is_keras_dilated_convolution(dilation, reverse):
-    x = windows(n_rows=20, n_mfcc=5)
-    layer = TemporalConv(6, dilation, reverse)
+    x = windows(n_rows=20, n_features=5)
+    layer = Conv.temporal(6, dilation, reverse, dropout=0.0)
     layer.build(5)
     stirred(layer)
     peer = keras.layers.Conv1D(6, 2, dilation_rate=dilation, padding="causal", use_bias=False)
     normalize = keras.layers.BatchNormalization()
     direction = slice(None, None, -1) if reverse else slice(None)
     peer.build((None, 20, 5))
-    peer.set_weights([layer.kernel.numpy().reshape(2, 5, 6)])
+    taps = layer.kernel.numpy().reshape(2, 5, 6)
+    peer.set_weights([taps[direction]])
     normalize.build((None, 20, 6))
     normalize.set_weights(
         [w.numpy() for w in (layer.gamma, layer.beta, layer.mean, layer.variance)]
@@ -47,7 +48,7 @@ def test_the_matrix_product_is_keras_dilated_convolution(dilation, reverse):
 
 @pytest.mark.parametrize("reverse", [False, True])
 def test_streams_hear_one_side_only(reverse):
-    layer = TemporalConv(6, 2, reverse)
+    layer = Conv.temporal(6, 2, reverse, dropout=0.0)
     layer.build(5)
     stirred(layer)
     z = np.random.default_rng(0).normal(size=(5, 1, 20)).astype("f4")

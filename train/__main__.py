@@ -12,10 +12,10 @@ from pathlib import Path
 from rich.console import Console
 
 from edge.errors import SerError, exit_code
-from edge.frontend import PUBLISHED, STREAM
+from edge.frontend import LOG_MEL, PUBLISHED, STREAM
 from edge.quiet import quiet_native
 
-FRONTENDS = {"stream": STREAM, "published": PUBLISHED}
+FRONTENDS = {"logmel": LOG_MEL, "stream": STREAM, "published": PUBLISHED}
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -19,7 +19,8 @@ import numpy as np
 from edge.frontend import Frontend
 from edge.model import softmax
 from edge.quiet import quiet_native
-from train.dataset import random_windows, test_windows
+from edge.speaker import Statistics
+from train.dataset import Features, TrainingWindows, device_windows, measured
 from train.presets import Config
 
 N_CALIBRATION = 256  # Assumed: windows kept to measure the ranges of an int8 model.
@@ -30,7 +31,8 @@ N_CHECKED = 64  # Assumed: least number of training clips to check a conversion 
 class Job:
     """All that a fold needs; it travels to the worker that runs it.
 
-    ``train`` and ``test`` hold rows per clip, not normalised; the labels are indices.
+    The labels are indices; ``known`` holds all that there is of the speaker of each test clip,
+    other clips included.
     """
 
     name: str
@@ -38,10 +40,12 @@ class Job:
     frontend: Frontend
     n_rows: int
     n_labels: int
-    train: list[np.ndarray]
+    train: list[Features]
     train_labels: np.ndarray
-    test: list[np.ndarray]
+    train_speakers: list[str]
+    test: list[Features]
     test_labels: np.ndarray
+    known: list[Statistics]
     epochs: int
     seed: int
     n_threads: int
@@ -61,12 +65,14 @@ class Result:
     history : dict of lists, a number an epoch
         ``loss`` and ``uar`` as training went, with dropout; ``test_loss`` and ``test_uar``.
     test_probs : float32, shape (n_test_clips, n_labels)
-        Mean over each clip's windows.
+        Mean over each clip's windows, every clip a stranger's.
+    adapted_probs : float32, shape (n_test_clips, n_labels), or None
+        The same with the speakers known; None unless the front end is adaptive.
     windows, owners, logits, labels
-        For checking a conversion: windows (not normalised), the clip that each belongs to, and the
+        For checking a conversion: normalised windows, the clip that each belongs to, and the
         network's answers; and the clips' labels. Test clips, or training clips if there are none.
-    calibration : float32, shape (at most N_CALIBRATION, n_rows, n_mfcc)
-        Windows of training clips, not normalised.
+    calibration : float32, shape (at most N_CALIBRATION, n_rows, n_features)
+        Normalised windows of training clips.
     start_s : float
         Seconds that the job took to get going: set-up and compilation, the epoch itself left out.
     epoch_s : float
@@ -78,6 +84,7 @@ class Result:
     frontend: Frontend
     history: dict[str, list[float]]
     test_probs: np.ndarray
+    adapted_probs: np.ndarray | None
     windows: np.ndarray
     owners: np.ndarray
     logits: np.ndarray
@@ -93,18 +100,24 @@ class Trainer:
     Compiling takes far longer than an epoch; `reset` gives new weights to the same compiled steps.
     """
 
-    def __init__(self, config: Config, n_rows: int, n_mfcc: int, n_labels: int) -> None:
+    def __init__(self, config: Config, n_rows: int, n_features: int, n_labels: int) -> None:
         import keras
         import tensorflow as tf
 
         from train.model import TimNet
 
         self.config = config
-        self._fresh = functools.partial(TimNet, config, n_rows, n_mfcc, n_labels)
+        self._fresh = functools.partial(TimNet, config, n_rows, n_features, n_labels)
         self.model = self._fresh()
         self._optimizer = keras.optimizers.Adam(
-            config.learning_rate, beta_1=config.beta_1, beta_2=config.beta_2
+            config.learning_rate,
+            beta_1=config.beta_1,
+            beta_2=config.beta_2,
+            weight_decay=config.weight_decay or None,
         )
+        others = [v for v in self.model.trainable_variables if len(v.shape) != 2]
+        if config.weight_decay:
+            self._optimizer.exclude_from_weight_decay(var_list=others)
         self._optimizer.build(self.model.trainable_variables)
         # Copies: on a CPU, numpy() may be a view of the variable itself.
         self._at_start = [np.array(v) for v in self._optimizer.variables]
@@ -131,12 +144,17 @@ class Trainer:
             variable.assign(value)
 
     def epoch(
-        self, windows: np.ndarray, labels: np.ndarray, rng: np.random.Generator
+        self, windows: np.ndarray, labels: np.ndarray, rng: np.random.Generator, done: float = 0.0
     ) -> tuple[float, np.ndarray]:
         """Train on all windows once, in random order; return mean loss and predicted labels.
 
-        The last batch is filled up from the start of the order, so that every batch has one shape.
+        ``done``, in [0, 1), is the share of the epochs that lie behind; a schedule follows it. The
+        last batch is filled up from the start of the order, so that every batch has one
+        shape.
         """
+        if self.config.schedule == "cosine":
+            share = 0.5 * (1 + np.cos(np.pi * done))
+            self._optimizer.learning_rate.assign(self.config.learning_rate * share)
         size = self.config.batch_size
         order = rng.permutation(len(windows))
         n_batches = -(-len(windows) // size)
@@ -175,9 +193,9 @@ def loss(logits: Any, labels: Any, smoothing: float, gamma: float) -> Any:
 
 
 @functools.lru_cache(maxsize=1)
-def trainer(config: Config, n_rows: int, n_mfcc: int, n_labels: int) -> Trainer:
+def trainer(config: Config, n_rows: int, n_features: int, n_labels: int) -> Trainer:
     """Return this process's trainer of that shape; the next fold gets the same one."""
-    return Trainer(config, n_rows, n_mfcc, n_labels)
+    return Trainer(config, n_rows, n_features, n_labels)
 
 
 def recall(labels: np.ndarray, predicted: np.ndarray) -> float:
@@ -199,17 +217,19 @@ def run_fold(job: Job) -> Result:
     """Train one fold to its last epoch and answer its test clips."""
     started = time.monotonic()
     _settle(job)
-    fold_trainer = trainer(job.config, job.n_rows, job.frontend.n_mfcc, job.n_labels)
+    fold_trainer = trainer(job.config, job.n_rows, job.frontend.n_features, job.n_labels)
     fold_trainer.reset(job.seed)
     rng = np.random.default_rng(job.seed)
-    frontend = job.frontend.with_normalization(np.concatenate(job.train))
-    train = [frontend.normalize(rows) for rows in job.train]
+    frontend = measured(job.frontend, job.train, job.train_speakers)
+    training = TrainingWindows(job.train, job.train_speakers, frontend, job.n_rows)
     every = max(1, len(job.train) // N_CHECKED)  # clips come class by class
     checked, labels = job.train[::every], job.train_labels[::every]
     if job.test:
         checked, labels = job.test, job.test_labels
-    windows, owners = test_windows(checked, job.n_rows, frontend)
-    normalized = frontend.normalize(windows)
+    windows, owners = device_windows(checked, job.n_rows, frontend)
+
+    def clip_probs(windows: np.ndarray, owners: np.ndarray) -> np.ndarray:
+        return clip_means(softmax(fold_trainer.logits(windows)), owners, len(job.test))
 
     history: dict[str, list[float]] = {}
     report = _reporter(job.progress)
@@ -217,14 +237,14 @@ def run_fold(job: Job) -> Result:
     probs = np.empty((0, job.n_labels), np.float32)
     for epoch in range(job.epochs):
         before = time.monotonic()
-        drawn = random_windows(train, job.n_rows, rng)
-        value, predicted = fold_trainer.epoch(drawn, job.train_labels, rng)
+        drawn = training.draw(rng)
+        value, predicted = fold_trainer.epoch(drawn, job.train_labels, rng, epoch / job.epochs)
         epoch_s.append(time.monotonic() - before)
         if epoch == 0:
             first_s = time.monotonic() - started
         numbers = {"loss": value, "uar": recall(job.train_labels, predicted)}
         if job.test:
-            probs = clip_means(softmax(fold_trainer.logits(normalized)), owners, len(job.test))
+            probs = clip_probs(windows, owners)
             likelihood = probs[np.arange(len(probs)), job.test_labels]
             numbers["test_loss"] = float(-np.log(np.maximum(likelihood, 1e-7)).mean())
             numbers["test_uar"] = recall(job.test_labels, probs.argmax(axis=1))
@@ -238,13 +258,16 @@ def run_fold(job: Job) -> Result:
         frontend=frontend,
         history=history,
         test_probs=probs,
+        adapted_probs=(
+            clip_probs(*device_windows(job.test, job.n_rows, frontend, job.known))
+            if frontend.adapt_s and job.test
+            else None
+        ),
         windows=windows,
         owners=owners,
-        logits=fold_trainer.logits(normalized),
+        logits=fold_trainer.logits(windows),
         labels=labels,
-        calibration=random_windows(job.train, job.n_rows, rng)[
-            rng.permutation(len(job.train))[:N_CALIBRATION]
-        ],
+        calibration=training.draw(rng)[rng.permutation(len(job.train))[:N_CALIBRATION]],
         start_s=first_s - float(np.median(epoch_s)),
         epoch_s=float(np.median(epoch_s)),
     )

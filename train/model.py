@@ -30,16 +30,6 @@ BATCH_NORM_EPSILON = 1e-3  # Assumed: the default of Keras.
 BATCH_NORM_MOMENTUM = 0.99  # Assumed: the default of Keras.
 
 
-def _shift(z: tf.Tensor, n_frames: int, axis: int, reverse: bool) -> tf.Tensor:
-    """Move ``z`` along ``axis`` by ``n_frames`` later (or earlier), zeros where nothing was."""
-    length = z.shape[axis]
-    n = min(n_frames, length)
-    begin, size, pads = [0] * z.shape.rank, [-1] * z.shape.rank, [[0, 0]] * z.shape.rank
-    begin[axis], size[axis] = (n if reverse else 0), length - n
-    pads[axis] = [0, n] if reverse else [n, 0]
-    return tf.pad(tf.slice(z, begin, size), pads)
-
-
 def spatial_dropout(z: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
     """Silence whole channels of single clips in ``z`` (channels, clips, frames)."""
     if rate == 0:
@@ -48,19 +38,47 @@ def spatial_dropout(z: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
     return z * (tf.cast(kept, z.dtype) / (1 - rate))
 
 
-class TemporalConv(keras.layers.Layer):
-    """Half a temporal-aware block: dilated causal convolution, normalisation, ReLU, dropout.
+class Conv(keras.layers.Layer):
+    """A convolution over time; unless ``plain``, with normalisation, ReLU and dropout behind it.
 
-    With ``dilation`` 0 it is the stream's entry: a kernel-1 convolution with bias and no more.
-    ``reverse`` looks ahead instead of back, which is the same as a causal convolution over the
-    reversed frames, without reversing anything.
+    Parameters
+    ----------
+    n_filters, n_taps : int
+    dilation, stride : int
+        Frames from tap to tap, and from one output to the next.
+    pads : (int, int)
+        Zeros before the first and after the last frame.
+    dropout : float
+        Rate of the spatial dropout behind it.
+    plain : bool
+        A bias and nothing else behind it.
     """
 
-    def __init__(self, n_filters: int, dilation: int, reverse: bool, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        n_filters: int,
+        n_taps: int = 1,
+        dilation: int = 1,
+        stride: int = 1,
+        pads: tuple[int, int] = (0, 0),
+        dropout: float = 0.0,
+        plain: bool = False,
+    ) -> None:
         super().__init__()
-        self.n_filters, self.dilation, self.reverse = n_filters, dilation, reverse
-        self.dropout_rate = dropout
-        self.n_taps = 2 if dilation else 1
+        self.n_filters, self.n_taps, self.dilation, self.stride = (
+            n_filters, n_taps, dilation, stride,
+        )  # fmt: skip
+        self.pads, self.dropout_rate, self.plain = pads, dropout, plain
+
+    @classmethod
+    def temporal(cls, n_filters: int, dilation: int, reverse: bool, dropout: float) -> Conv:
+        """Return half a temporal-aware block: dilated and causal, with two taps.
+
+        ``reverse`` looks ahead instead of back, which is the same as a causal convolution over
+        the reversed frames, without reversing anything.
+        """
+        pads = (0, dilation) if reverse else (dilation, 0)
+        return cls(n_filters, 2, dilation, pads=pads, dropout=dropout)
 
     def build(self, n_channels: int) -> None:
         shape = (self.n_filters,)
@@ -69,19 +87,27 @@ class TemporalConv(keras.layers.Layer):
             shape=(self.n_taps * n_channels, self.n_filters), initializer="zeros"
         )
         self.beta = self.add_weight(shape=shape, initializer="zeros")
-        if self.dilation:
+        if not self.plain:
             self.gamma = self.add_weight(shape=shape, initializer="ones")
             self.mean = self.add_weight(shape=shape, initializer="zeros", trainable=False)
             self.variance = self.add_weight(shape=shape, initializer="ones", trainable=False)
         self.built = True
 
+    def n_frames(self, n_frames: int) -> int:
+        """Return how many frames come out where ``n_frames`` go in."""
+        reach = (self.n_taps - 1) * self.dilation
+        return 1 + (n_frames + sum(self.pads) - reach - 1) // self.stride
+
     def call(self, z: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
         """Map (channels, clips, frames) to (n_filters, clips, frames); ``seed`` means training."""
-        n_frames = z.shape[2]
-        if self.dilation:
-            z = tf.concat([_shift(z, self.dilation, 2, self.reverse), z], axis=0)
+        n_frames = self.n_frames(z.shape[2])
+        if self.n_taps > 1:
+            z = tf.pad(z, [[0, 0], [0, 0], self.pads])
+            span = (n_frames - 1) * self.stride + 1
+            starts = [tap * self.dilation for tap in range(self.n_taps)]
+            z = tf.concat([z[:, :, s : s + span : self.stride] for s in starts], axis=0)
         y = tf.matmul(self.kernel, tf.reshape(z, (z.shape[0], -1)), transpose_a=True)
-        if not self.dilation:
+        if self.plain:
             return tf.reshape(y + self.beta[:, None], (self.n_filters, -1, n_frames))
         if seed is None:
             mean, variance = tf.convert_to_tensor(self.mean), tf.convert_to_tensor(self.variance)
@@ -99,17 +125,16 @@ class TemporalConv(keras.layers.Layer):
     def deploy(self, z: tf.Tensor) -> tf.Tensor:
         """Map one window (1, frames, 1, channels) to (1, frames, 1, n_filters)."""
         kernel = tf.reshape(self.kernel, (self.n_taps, 1, -1, self.n_filters))
-        if not self.dilation:
-            return tf.nn.conv2d(z, kernel, 1, "VALID") + self.beta
-        if self.reverse:  # the taps are stored as [away from t, t]
-            kernel = tf.reverse(kernel, [0])
+        if self.n_taps == 2 and self.dilation >= z.shape[1]:  # the far tap only ever meets padding
+            kernel = kernel[:1] if self.pads[1] else kernel[1:]
+        elif any(self.pads):
+            z = tf.pad(z, [[0, 0], self.pads, [0, 0], [0, 0]])
+        if self.plain:
+            return tf.nn.conv2d(z, kernel, self.stride, "VALID") + self.beta
         gain = self.gamma * tf.math.rsqrt(self.variance + BATCH_NORM_EPSILON)
-        if self.dilation < z.shape[1]:
-            pads = [0, self.dilation] if self.reverse else [self.dilation, 0]
-            z = tf.pad(z, [[0, 0], pads, [0, 0], [0, 0]])
-        else:  # the far tap only ever meets padding
-            kernel = kernel[:1] if self.reverse else kernel[1:]
-        y = tf.nn.conv2d(z, kernel * gain, 1, "VALID", dilations=[1, self.dilation, 1, 1])
+        y = tf.nn.conv2d(
+            z, kernel * gain, [1, self.stride, 1, 1], "VALID", dilations=[1, self.dilation, 1, 1]
+        )
         return tf.nn.relu(y + (self.beta - self.mean * gain))
 
 
@@ -118,9 +143,10 @@ class Stream(keras.layers.Layer):
 
     def __init__(self, config: Config, reverse: bool) -> None:
         super().__init__()
-        self.entry = TemporalConv(config.n_filters, 0, reverse)
+        self.pooling = config.pooling
+        self.entry = Conv(config.n_filters, plain=True)
         self.blocks = [
-            [TemporalConv(config.n_filters, 2**j, reverse, config.dropout_of(j)) for _ in range(2)]
+            [Conv.temporal(config.n_filters, 2**j, reverse, config.dropout_of(j)) for _ in range(2)]
             for j in range(config.n_blocks)
         ]
 
@@ -132,7 +158,7 @@ class Stream(keras.layers.Layer):
         self.built = True
 
     def call(self, z: tf.Tensor, seed: tf.Tensor | None = None) -> list[tf.Tensor]:
-        """Return each block's output averaged over time, shape (clips, n_filters)."""
+        """Return each block's output pooled over time, shape (clips, n_pooled)."""
         z = self.entry(z)
         pooled = []
         for j, block in enumerate(self.blocks):
@@ -140,11 +166,11 @@ class Stream(keras.layers.Layer):
             for half, conv in enumerate(block):
                 attention = conv(attention, seed=_fold(seed, 2 * j + half))
             z = z * tf.sigmoid(attention)
-            pooled.append(tf.transpose(tf.reduce_mean(z, axis=2)))
+            pooled.append(tf.transpose(pool(z, 2, self.pooling)[:, :, 0]))
         return pooled
 
     def deploy(self, z: tf.Tensor) -> list[tf.Tensor]:
-        """Return the same for one window, shape (1, n_filters) each."""
+        """Return the same for one window, shape (1, n_pooled) each."""
         entered = z = self.entry.deploy(z)
         gates, pooled = None, []
         for block in self.blocks:
@@ -154,8 +180,21 @@ class Stream(keras.layers.Layer):
             # at one step instead of vanishing.
             gates = gate if gates is None else gates * gate
             z = entered * gates
-            pooled.append(tf.reduce_mean(z, axis=[1, 2]))
+            pooled.append(pool(z, 1, self.pooling)[:, 0, 0])
         return pooled
+
+
+def pool(z: tf.Tensor, axis: int, kind: str) -> tf.Tensor:
+    """Return the statistics of ``z`` over the frames along ``axis``, which keeps length 1.
+
+    "mean", or "deviation": the means, then the mean distances from them, along the channels.
+    (A distance, and not its square as in a standard deviation, keeps the range that int8 has.)
+    """
+    mean = tf.reduce_mean(z, axis=axis, keepdims=True)
+    if kind == "mean":
+        return mean
+    deviation = tf.reduce_mean(tf.abs(z - mean), axis=axis, keepdims=True)
+    return tf.concat([mean, deviation], axis=0 if axis == 2 else -1)
 
 
 def _fold(seed: tf.Tensor | None, number: int) -> tf.Tensor | None:
@@ -221,7 +260,7 @@ class TimNet(keras.Model):
     Parameters
     ----------
     config : Config or dict of its fields
-    n_rows, n_mfcc : int
+    n_rows, n_features : int
         Shape of one window of normalised features.
     n_labels : int
         Outputs; they are logits.
@@ -233,14 +272,19 @@ class TimNet(keras.Model):
         self,
         config: Config | dict[str, Any],
         n_rows: int,
-        n_mfcc: int,
+        n_features: int,
         n_labels: int,
         seed: int = 0,
         **keras_arguments: Any,
     ) -> None:
         super().__init__(**keras_arguments)
         self.config = config if isinstance(config, Config) else Config(**config)
-        self.n_rows, self.n_mfcc, self.n_labels, self.seed = n_rows, n_mfcc, n_labels, seed
+        self.n_rows, self.n_features, self.n_labels, self.seed = n_rows, n_features, n_labels, seed
+        self.stem = [
+            # Centred taps: an output stands for the frames around it.
+            Conv(n_filters, n_taps, stride=stride, pads=((n_taps - 1) // 2, n_taps // 2))
+            for n_filters, n_taps, stride in self.config.stem
+        ]
         self.streams = [Stream(self.config, reverse=False), Stream(self.config, reverse=True)]
         if self.config.shuffle:
             self.streams.append(Stream(self.config, reverse=False))
@@ -249,13 +293,17 @@ class TimNet(keras.Model):
         if self.config.n_hidden:
             self.hidden = keras.layers.Dense(self.config.n_hidden, activation="relu")
         self.output_layer = keras.layers.Dense(n_labels)
-        self.build((None, n_rows, n_mfcc))
+        self.build((None, n_rows, n_features))
 
     def build(self, input_shape: tuple[int | None, int, int]) -> None:
+        width = self.n_features
+        for conv in self.stem:
+            conv.build(width)
+            width = conv.n_filters
         for stream in self.streams:
-            stream.build(self.n_mfcc)
-        self.fusion.build(self.config.n_blocks, self.config.n_filters)
-        width = self.config.n_filters
+            stream.build(width)
+        width = self.config.n_pooled
+        self.fusion.build(self.config.n_blocks, width)
         if self.hidden is not None:
             self.hidden.build((None, width))
             width = self.config.n_hidden
@@ -273,7 +321,7 @@ class TimNet(keras.Model):
         return {
             "config": dataclasses.asdict(self.config),
             "n_rows": self.n_rows,
-            "n_mfcc": self.n_mfcc,
+            "n_features": self.n_features,
             "n_labels": self.n_labels,
             "seed": self.seed,
         }
@@ -282,27 +330,37 @@ class TimNet(keras.Model):
     def order(self) -> np.ndarray:
         """The order in which the shuffled stream hears the frames at inference."""
         # One seed for all models: a retrained model differs in its weights only.
-        return np.random.default_rng(46).permutation(self.n_rows)
+        n_frames = self.n_rows
+        for conv in self.stem:
+            n_frames = conv.n_frames(n_frames)
+        return np.random.default_rng(46).permutation(n_frames)
 
     def call(self, windows: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
-        """Return the logits (clips, n_labels) of windows (clips, n_rows, n_mfcc).
+        """Return the logits (clips, n_labels) of windows (clips, n_rows, n_features).
 
         ``seed``, int32 of shape (2,), draws dropout and shuffling and means training.
         """
-        return self._answer(self.embed(windows, seed))
+        vector = self.embed(windows, seed)
+        if seed is not None and self.config.head_dropout:
+            rate, seed = self.config.head_dropout, _fold(seed, 1002)
+            vector = spatial_dropout(tf.transpose(vector)[:, :, None], rate, seed)
+            vector = tf.transpose(vector[:, :, 0])
+        return self._answer(vector)
 
     def embed(self, windows: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
-        """Return the fused vector (clips, n_filters) that the output layers see."""
+        """Return the fused vector (clips, n_pooled) that the output layers see."""
         windows = tf.convert_to_tensor(windows)
         z = tf.transpose(windows, (2, 0, 1))
         if seed is not None:
             z = spatial_dropout(z, self.config.input_dropout, _fold(seed, 1000))
+        for number, conv in enumerate(self.stem):
+            z = conv(z, seed=_fold(seed, 1010 + number))
         inputs = [z] * len(self.streams)
         if self.config.shuffle:
             order = tf.constant(self.order, tf.int32)
             if seed is not None:
                 # Sorting noise is a shuffle that XLA can compile.
-                order = tf.argsort(tf.random.stateless_uniform((self.n_rows,), _fold(seed, 1001)))
+                order = tf.argsort(tf.random.stateless_uniform((z.shape[2],), _fold(seed, 1001)))
             inputs[2] = tf.gather(z, order, axis=2)
         pooled = [
             stream(z, seed=_fold(seed, number))
@@ -314,17 +372,19 @@ class TimNet(keras.Model):
         return self.output_layer(vector if self.hidden is None else self.hidden(vector))
 
     def deploy(self) -> tf.types.experimental.ConcreteFunction:
-        """Return the graph for one window: (1, n_rows, n_mfcc) to logits (1, n_labels)."""
+        """Return the graph for one window: (1, n_rows, n_features) to logits (1, n_labels)."""
 
         def one_window(window: tf.Tensor) -> dict[str, tf.Tensor]:
-            z = tf.reshape(window, (1, self.n_rows, 1, self.n_mfcc))
+            z = tf.reshape(window, (1, self.n_rows, 1, self.n_features))
+            for conv in self.stem:
+                z = conv.deploy(z)
             inputs = [z] * len(self.streams)
             if self.config.shuffle:
                 inputs[2] = tf.gather(z, self.order, axis=1)
             pooled = [s.deploy(z) for s, z in zip(self.streams, inputs, strict=True)]
             return {"logits": self._deploy_head(pooled)}
 
-        shape = tf.TensorSpec((1, self.n_rows, self.n_mfcc), tf.float32, name="window")
+        shape = tf.TensorSpec((1, self.n_rows, self.n_features), tf.float32, name="window")
         return tf.function(one_window, autograph=False).get_concrete_function(shape)
 
     def _deploy_head(self, pooled: list[list[tf.Tensor]]) -> tf.Tensor:

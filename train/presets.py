@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 FUSIONS = ("dynamic", "static", "self", "cross")
+POOLINGS = ("mean", "deviation")
+SCHEDULES = ("constant", "cosine")
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,13 @@ class Config:
         Temporal-aware blocks in each stream; block ``j`` has dilation ``2 ** j``.
     n_filters : int
         Channels of every block.
+    stem : tuple of (int, int, int)
+        Filters, taps and stride of the convolutions that the features go through before the
+        streams hear them; none in the paper.
+    pooling : {"mean", "deviation"}
+        What is kept of a block's output over time; see `train.model.pool`.
+    head_dropout : float
+        Rate of the dropout on the fused vector.
     input_dropout : float
         Rate of the 1-D spatial dropout (whole coefficients) right after the input.
     dropout, dropout_last : float
@@ -37,11 +46,21 @@ class Config:
         Share of a target's weight that is spread over all labels.
     learning_rate, beta_1, beta_2, batch_size
         Adam's settings, and clips in a batch.
+    weight_decay : float
+        Share of every kernel that a step takes away, times the learning rate (Loshchilov and
+        Hutter, ICLR 2019).
+    schedule : {"constant", "cosine"}
+        Of the learning rate over the run: "cosine" falls to 0 (Loshchilov and Hutter, ICLR 2017).
+    speeds : tuple of float
+        At which clips are also played in training, besides their own.
     """
 
     # Cited: the paper's section 3 and its published settings.
     n_blocks: int = 8
     n_filters: int = 39
+    stem: tuple[tuple[int, int, int], ...] = ()
+    pooling: str = "mean"
+    head_dropout: float = 0.0
     input_dropout: float = 0.0
     dropout: float = 0.1
     dropout_last: float = 0.1
@@ -54,15 +73,35 @@ class Config:
     beta_1: float = 0.93
     beta_2: float = 0.98
     batch_size: int = 64
+    weight_decay: float = 0.0
+    schedule: str = "constant"
+    speeds: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.n_blocks < 1 or self.n_filters < 1 or self.batch_size < 1 or self.n_hidden < 0:
             raise ValueError("model: n_blocks, n_filters and batch_size must be at least 1")
-        for name in ("input_dropout", "dropout", "dropout_last", "label_smoothing"):
+        # A card holds lists.
+        object.__setattr__(self, "stem", tuple(tuple(conv) for conv in self.stem))
+        object.__setattr__(self, "speeds", tuple(self.speeds))
+        if any(len(conv) != 3 or min(conv) < 1 for conv in self.stem):
+            raise ValueError(f"model: stem must hold (filters, taps, stride), not {self.stem}")
+        rates = ("input_dropout", "dropout", "dropout_last", "head_dropout", "label_smoothing")
+        for name in rates:
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"model: {name} must be in [0, 1), not {getattr(self, name)}")
         if self.fusion not in FUSIONS:
             raise ValueError(f"model: fusion must be one of {FUSIONS}, not {self.fusion!r}")
+        if self.pooling not in POOLINGS:
+            raise ValueError(f"model: pooling must be one of {POOLINGS}, not {self.pooling!r}")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"model: schedule must be one of {SCHEDULES}, not {self.schedule!r}")
+        if any(not 0.5 <= speed <= 2 for speed in self.speeds):
+            raise ValueError(f"model: speeds must be in [0.5, 2], not {self.speeds}")
+
+    @property
+    def n_pooled(self) -> int:
+        """Length of the fused vector."""
+        return self.n_filters * (1 if self.pooling == "mean" else 2)
 
     def dropout_of(self, block: int) -> float:
         """Return the spatial dropout rate of block 0 .. n_blocks - 1."""
@@ -84,5 +123,17 @@ PRESETS: dict[str, Config] = {
     "timnet-td-cl": Config(**_TD, **_CL),
     "timnet-all": Config(**_TD, shuffle=True, fusion="static", **_CL),
     "timnet-td-self": Config(**_TD, fusion="self"),
+    "timnet-live": Config(
+        stem=((64, 5, 2), (96, 3, 2), (96, 3, 2)),
+        n_filters=48,
+        n_blocks=4,
+        pooling="deviation",
+        head_dropout=0.3,
+        weight_decay=0.01,
+        learning_rate=2e-3,
+        batch_size=16,
+        schedule="cosine",
+        speeds=(0.9, 1.1),
+    ),
     "timnet-td-cross": Config(**_TD, fusion="cross"),
 }

@@ -35,7 +35,7 @@ from edge.frontend import Frontend
 from edge.quiet import quiet_native
 from edge.storage import write_json, write_with
 from train.corpora import Corpus
-from train.dataset import Features, corpus_features
+from train.dataset import Features, corpus_features, speaker_statistics
 from train.fit import Job, Result, recall, run_fold
 from train.presets import Config
 from train.protocols import Fold
@@ -102,20 +102,25 @@ def run(
     n_rows = frontend.n_rows(window_samples)
     if n_rows < 1:
         raise SerError(f"a window of {settings.window_s:g} s is shorter than one frame")
-    features = _features(corpus, frontend, window_samples, console)
+    config = Config(**settings.model)
+    features = _features(corpus, frontend, window_samples, config.speeds, console)
+    speakers = [clip.speaker for clip in corpus.clips]
+    known = speaker_statistics(features, speakers, 0)
     targets = np.array([corpus.labels.index(clip.label) for clip in corpus.clips])
     with tempfile.TemporaryDirectory(prefix="progress-", dir=out) as progress:
         jobs = [
             Job(
                 name=fold.name,
-                config=Config(**settings.model),
+                config=config,
                 frontend=frontend,
                 n_rows=n_rows,
                 n_labels=len(corpus.labels),
-                train=[features[i].train for i in fold.train],
+                train=[features[i] for i in fold.train],
                 train_labels=targets[list(fold.train)],
-                test=[features[i].test for i in fold.test],
+                train_speakers=[speakers[i] for i in fold.train],
+                test=[features[i] for i in fold.test],
                 test_labels=targets[list(fold.test)],
+                known=[known[speakers[i]] for i in fold.test],
                 epochs=settings.epochs,
                 seed=settings.seed + folds.index(fold),
                 n_threads=max(1, (os.cpu_count() or 1) // n_jobs),
@@ -132,10 +137,14 @@ def run(
 
 
 def _features(
-    corpus: Corpus, frontend: Frontend, window_samples: int, console: Console
+    corpus: Corpus,
+    frontend: Frontend,
+    window_samples: int,
+    speeds: tuple[float, ...],
+    console: Console,
 ) -> list[Features]:
     with Progress(*Progress.get_default_columns(), console=console, transient=True) as progress:
-        clips = corpus_features(corpus, frontend, window_samples)
+        clips = corpus_features(corpus, frontend, window_samples, speeds)
         return list(progress.track(clips, len(corpus.clips), description="reading clips"))
 
 
@@ -169,8 +178,8 @@ def _save(
     shutil.rmtree(folder, ignore_errors=True)  # what an interrupted save may have left
     folder.mkdir(parents=True)
     n_rows = result.calibration.shape[1]
-    n_mfcc, n_labels = result.frontend.n_mfcc, len(corpus.labels)
-    model = TimNet(Config(**settings.model), n_rows, n_mfcc, n_labels)
+    n_features, n_labels = result.frontend.n_features, len(corpus.labels)
+    model = TimNet(Config(**settings.model), n_rows, n_features, n_labels)
     model.set_weights(result.weights)
     write_with(folder / "model.keras", model.save)
     with quiet_native():
@@ -222,6 +231,12 @@ def _save(
         predicted = result.test_probs.argmax(axis=1)
         numbers["uar"] = recall(result.labels, predicted)
         numbers["war"] = float((result.labels == predicted).mean())
+    if result.adapted_probs is not None:
+        predicted = result.adapted_probs.argmax(axis=1)
+        numbers["adapted_uar"] = recall(result.labels, predicted)
+        numbers["adapted_war"] = float((result.labels == predicted).mean())
+        for clip, probs in zip(numbers["clips"], result.adapted_probs, strict=True):
+            clip["adapted_probs"] = [round(float(p), 4) for p in probs]
     write_json(folder / "result.json", numbers)
     return numbers
 
