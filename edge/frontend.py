@@ -91,6 +91,8 @@ class Frontend:
             raise ValueError(f"front end: floor_power must be above 0, not {self.floor_power!r}")
         if not 0 <= self.adapt_s < float("inf"):
             raise ValueError(f"front end: adapt_s must be at least 0, not {self.adapt_s!r}")
+        if self.adapt_s and self.n_mfcc:
+            raise ValueError("front end: adapt_s needs features that are all levels: n_mfcc = 0")
         for name in ("mean", "scale"):
             values = tuple(float(v) for v in getattr(self, name))
             if len(values) not in (0, self.n_features) or not np.all(np.isfinite(values)):
@@ -177,7 +179,7 @@ STREAM = Frontend(
 # below 50 Hz, where rooms hum and no voice speaks. The training set's statistics count like 2 s.
 LOG_MEL = Frontend(
     sample_rate_hz=16_000, n_fft=512, hop_samples=160, n_mels=64, n_mfcc=0,
-    low_hz=50.0, high_hz=8_000.0, centred=False, floor_power=1e-8, top_db=None, adapt_s=2.0,
+    low_hz=50.0, high_hz=8_000.0, centred=False, floor_power=1e-10, top_db=None, adapt_s=2.0,
 )  # fmt: skip
 
 

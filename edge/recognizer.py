@@ -136,7 +136,7 @@ def hop_rows(hop_s: float, row_s: float) -> int:
 
 
 def window_starts(n_rows: int, window_rows: int, hop: int) -> list[int]:
-    """Return the first rows of the windows that a `Recognizer` sees in ``n_rows`` >= a window."""
-    last = n_rows - window_rows
+    """Return the first rows of the windows that a `Recognizer` sees in ``n_rows`` rows."""
+    last = max(0, n_rows - window_rows)
     starts = list(range(0, last + 1, hop))
     return starts if starts and starts[-1] == last else [*starts, last]

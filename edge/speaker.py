@@ -6,6 +6,7 @@ for this voice says more about an emotion than its value. Nothing but the statis
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,6 +66,16 @@ def prior(frontend: Frontend) -> Statistics:
     )
 
 
+def adapted(prior: Statistics, heard: Statistics) -> Statistics:
+    """Return what is known of a speaker after ``heard``.
+
+    How loud a speaker is tells of the distance to the microphone, so the level is taken from what
+    was heard alone; ``prior`` counts for the spectrum's shape and for the deviations.
+    """
+    level = float(np.mean(heard.mean - prior.mean))
+    return Statistics(prior.n_rows, prior.mean + level, prior.variance).merged(heard)
+
+
 class SpeakerNorm:
     """The statistics of one speaker, which grow as they speak.
 
@@ -81,23 +92,28 @@ class SpeakerNorm:
 
     def __init__(self, frontend: Frontend, known: Statistics | None = None) -> None:
         self.frontend = frontend
-        self._start = prior(frontend)
-        if known is not None and frontend.adapt_s:
-            self._start = self._start.merged(known)
+        self._prior, self._known = prior(frontend), known
         self._most_rows = MEMORY_S * frontend.sample_rate_hz / frontend.hop_samples
         self.reset()
 
     def reset(self) -> None:
         """Forget what has been heard since the start."""
-        self.statistics = self._start
+        self.heard = self._known
 
     def hear(self, rows: np.ndarray) -> None:
         """Take rows of speech (n, n_features), not normalised, into account."""
         if not self.frontend.adapt_s or not len(rows):
             return
-        merged = self.statistics.merged(Statistics.of(rows))
-        n_rows = min(merged.n_rows, self._most_rows)
-        self.statistics = Statistics(n_rows, merged.mean, merged.variance)
+        new = Statistics.of(rows)
+        heard = new if self.heard is None else self.heard.merged(new)
+        self.heard = dataclasses.replace(heard, n_rows=min(heard.n_rows, self._most_rows))
+
+    @property
+    def statistics(self) -> Statistics:
+        """The mean and variance that `normalize` uses now."""
+        if self.heard is None or not self.frontend.adapt_s:
+            return self._prior
+        return adapted(self._prior, self.heard)
 
     def normalize(self, rows: np.ndarray) -> np.ndarray:
         """Return what the model is given for ``rows``: float32, shape (..., n_features)."""

@@ -40,6 +40,8 @@ def build_parser() -> argparse.ArgumentParser:
         "holdout: one model, trained on all but --hold-out; default: loso")  # fmt: skip
     add("--hold-out", metavar="SPEAKERS", default="",
         help="with holdout: speakers to test on, separated by commas; default: nobody")  # fmt: skip
+    add("--without", metavar="SPEAKERS", default="",
+        help="speakers to leave out altogether, separated by commas; default: nobody")  # fmt: skip
     add("--epochs", type=_at_least_1, default=100, help="default: 100")
     add("--window-s", type=float, metavar="S",
         help="window or clip length; default: 2, or with the published front end the length that "
@@ -85,6 +87,7 @@ def run(args: argparse.Namespace, command: str) -> None:
     console = Console(stderr=True)
     corpus = corpora.load(args.corpus, data_folder(args.corpus, args.data))
     corpora.check_readable(corpus)
+    corpus = corpora.without(corpus, tuple(s for s in args.without.split(",") if s))
     speakers = tuple(s for s in args.hold_out.split(",") if s)
     if speakers and args.protocol != "holdout":
         raise SerError(f"--hold-out goes with --protocol holdout, not with {args.protocol}")
@@ -127,6 +130,14 @@ def run(args: argparse.Namespace, command: str) -> None:
             f"WAR {100 * result['war_mean']:.1f} ± {100 * result['war_std']:.1f} over "
             f"{len(folds)} folds; pooled over clips UAR {100 * result['uar_pooled']:.1f}, "
             f"WAR {100 * result['war_pooled']:.1f}"
+        )
+    if "adapted_uar_mean" in result:
+        print(
+            f"adapted to the speaker: UAR {100 * result['adapted_uar_mean']:.1f} ± "
+            f"{100 * result['adapted_uar_std']:.1f}, "
+            f"WAR {100 * result['adapted_war_mean']:.1f} ± {100 * result['adapted_war_std']:.1f}; "
+            f"pooled UAR {100 * result['adapted_uar_pooled']:.1f}, "
+            f"WAR {100 * result['adapted_war_pooled']:.1f}"
         )
     print(out)
 

@@ -7,6 +7,7 @@ does not follow the corpus's scheme or a class without a clip is an error that n
 from __future__ import annotations
 
 import csv
+import dataclasses
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -275,3 +276,21 @@ def check_readable(corpus: Corpus) -> None:
             soundfile.info(str(clip.path))
         except (soundfile.LibsndfileError, OSError) as error:
             raise CorpusError(f"{clip.path}: cannot be read as audio ({error})") from error
+
+
+def without(corpus: Corpus, speakers: tuple[str, ...]) -> Corpus:
+    """Return ``corpus`` less all clips of ``speakers``."""
+    require_speakers(corpus, speakers)
+    clips = tuple(clip for clip in corpus.clips if clip.speaker not in speakers)
+    if not clips:
+        raise CorpusError(f"nothing of {corpus.name} is left without {', '.join(speakers)}")
+    return dataclasses.replace(corpus, clips=clips)
+
+
+def require_speakers(corpus: Corpus, speakers: tuple[str, ...]) -> None:
+    """Raise CorpusError if one of ``speakers`` does not speak in ``corpus``."""
+    if unknown := set(speakers) - set(corpus.speakers):
+        raise CorpusError(
+            f"{corpus.name} has no speaker {', '.join(sorted(unknown))}; "
+            f"expected some of {', '.join(corpus.speakers)}"
+        )

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import soxr
 
 from edge.audio import read_file
 from edge.frontend import Frontend, mfcc
 from edge.recognizer import HOP_S, hop_rows, window_starts
-from edge.speaker import SpeakerNorm, Statistics, prior
+from edge.speaker import SpeakerNorm, Statistics, adapted, prior
+from train.augment import Circumstance, changed, circumstances
 from train.corpora import Corpus
+from train.presets import Config
 
 # Cited: TIM-Net's published input lengths, in samples at 22 050 Hz. Assumed for other corpora.
 PUBLISHED_SAMPLES = {"emodb": 96_000, "savee": 130_000, "iemocap": 310_000}
-# Assumed: nearly every clip of EMODB is longer, so the model seldom sees filling.
-STREAM_WINDOW_S = 2.0
+STREAM_WINDOW_S = 3.0  # Measured: train/results/ablation.json
+SHORT_ROWS = 50  # Assumed: half a second; the device asks later than that.
 
 
 def default_window_s(corpus: str, frontend: Frontend) -> float:
@@ -34,47 +35,42 @@ class Features:
 
     Attributes
     ----------
-    train : tuple of float32, shape (at least n_rows, n_features)
-        As it is, then at other speeds; training draws a window from one of them at random.
-    test : float32, shape (at least n_rows, n_features)
-        The windows that the device would see; see `device_windows`.
+    rows : tuple of float32, shape (n, n_features)
+        As it is, then in other circumstances, which training hears too.
     statistics : tuple of Statistics
-        Of each of ``train``, without filling.
+        Of each of ``rows``.
     """
 
-    train: tuple[np.ndarray, ...]
-    test: np.ndarray
+    rows: tuple[np.ndarray, ...]
     statistics: tuple[Statistics, ...]
 
 
 def clip_features(
-    samples: np.ndarray, frontend: Frontend, window_samples: int, speeds: tuple[float, ...] = ()
+    samples: np.ndarray,
+    frontend: Frontend,
+    window_samples: int,
+    others: Sequence[Circumstance] = (),
+    seed: int = 0,
 ) -> Features:
     """Return the features of one clip, float32 (n_samples,) at the front end's rate.
 
     A recipe that needs the whole clip gets what TIM-Net's authors gave it: the clip cropped or
     filled with zeros on both sides to the window, which is then the only one. A streamable recipe
-    keeps the clip as it is. Where that is shorter than the window, training hears it anywhere in
-    a window of silence, and testing as the device does: from the start, then silence.
+    keeps the clip as it is.
 
-    ``speeds`` are the other speeds, factors of tempo and pitch alike (Ko et al., Interspeech
-    2015): to training, a clip played faster or slower is another speaker's.
+    ``others`` are circumstances to train in besides the recording's own, ``seed`` draws their
+    noise.
     """
     if not frontend.streamable:
         rows = mfcc(_centred(samples, window_samples), frontend)
-        return Features((rows,), rows, (Statistics.of(rows),))
-    rate = frontend.sample_rate_hz
-    train, statistics = [], []
-    for speed in (1.0, *speeds):
-        # To play faster is to claim a higher rate and resample to the one that the recipe expects.
-        played = samples if speed == 1 else soxr.resample(samples, rate * speed, rate)
-        rows = mfcc(played, frontend)
-        missing = window_samples - len(played)
-        filled = mfcc(np.pad(played, missing), frontend) if missing > 0 else rows
-        train.append(filled)
-        statistics.append(Statistics.of(rows if len(rows) else filled))
-    test = mfcc(np.pad(samples, (0, max(0, window_samples - len(samples)))), frontend)
-    return Features(tuple(train), test, tuple(statistics))
+        return Features((rows,), (Statistics.of(rows),))
+    versions = []
+    for number, how in enumerate((Circumstance(), *others)):
+        rng = np.random.default_rng([seed, number])
+        heard = changed(samples, frontend.sample_rate_hz, how, rng)
+        missing = max(0, frontend.n_fft - len(heard))  # to one frame at least
+        versions.append(mfcc(np.pad(heard, (0, missing)), frontend))
+    return Features(tuple(versions), tuple(Statistics.of(rows) for rows in versions))
 
 
 def _centred(samples: np.ndarray, n_samples: int) -> np.ndarray:
@@ -87,12 +83,17 @@ def _centred(samples: np.ndarray, n_samples: int) -> np.ndarray:
 
 
 def corpus_features(
-    corpus: Corpus, frontend: Frontend, window_samples: int, speeds: tuple[float, ...]
+    corpus: Corpus, frontend: Frontend, window_samples: int, config: Config
 ) -> Iterator[Features]:
     """Yield the features of every clip of ``corpus``, in order."""
-    for clip in corpus.clips:
-        samples = read_file(clip.path, frontend.sample_rate_hz)
-        yield clip_features(samples, frontend, window_samples, speeds)
+    rate = frontend.sample_rate_hz
+    others = {
+        speaker: circumstances(speaker, rate, config.speeds, config.n_noisy)
+        for speaker in corpus.speakers
+    }
+    for number, clip in enumerate(corpus.clips):
+        samples = read_file(clip.path, rate)
+        yield clip_features(samples, frontend, window_samples, others[clip.speaker], number)
 
 
 def measured(frontend: Frontend, clips: list[Features], speakers: list[str]) -> Frontend:
@@ -101,7 +102,7 @@ def measured(frontend: Frontend, clips: list[Features], speakers: list[str]) -> 
     The scale of an adaptive front end is the deviation within a speaker: what the speakers' means
     add to it is what adaptation takes away.
     """
-    frontend = frontend.with_normalization(np.concatenate([clip.train[0] for clip in clips]))
+    frontend = frontend.with_normalization(np.concatenate([clip.rows[0] for clip in clips]))
     if not frontend.adapt_s:
         return frontend
     variances = [own.variance for own in speaker_statistics(clips, speakers, 0).values()]
@@ -110,22 +111,30 @@ def measured(frontend: Frontend, clips: list[Features], speakers: list[str]) -> 
 
 
 def speaker_statistics(
-    clips: list[Features], speakers: list[str], variant: int
+    clips: list[Features], speakers: list[str], version: int
 ) -> dict[str, Statistics]:
-    """Return the statistics of all clips of each speaker, in the given variant of ``train``."""
+    """Return the statistics of all clips of each speaker, in the given version."""
     gathered: dict[str, Statistics] = {}
     for clip, speaker in zip(clips, speakers, strict=True):
-        own = clip.statistics[variant]
+        own = clip.statistics[version]
         gathered[speaker] = gathered[speaker].merged(own) if speaker in gathered else own
     return gathered
+
+
+def filled(rows: np.ndarray, n_rows: int) -> np.ndarray:
+    """Return ``rows`` (n, n_features), repeated until they fill a window of ``n_rows``."""
+    return np.resize(rows, (n_rows, rows.shape[1]))
 
 
 class TrainingWindows:
     """Draws a window of each clip, an epoch at a time.
 
+    Where a clip is shorter than a window, and in a share ``short`` of the draws, there is less in
+    a window than it holds, as at the beginning of an utterance.
+
     An adaptive front end is at a random point of getting to know the speaker: it has heard the
     window alone, a few clips more, or all clips of the speaker (a third of the draws each,
-    assumed). A clip at another speed is another speaker's.
+    assumed).
 
     Parameters
     ----------
@@ -134,15 +143,22 @@ class TrainingWindows:
         With mean and scale.
     n_rows : int
         Length of a window.
+    short : float
     """
 
     def __init__(
-        self, clips: list[Features], speakers: list[str], frontend: Frontend, n_rows: int
+        self,
+        clips: list[Features],
+        speakers: list[str],
+        frontend: Frontend,
+        n_rows: int,
+        short: float = 0.0,
     ) -> None:
+        self._short = short
         self._clips, self._speakers, self._n_rows = clips, speakers, n_rows
         self._prior, self._adaptive = prior(frontend), bool(frontend.adapt_s)
-        self._n_variants = len(clips[0].train)
-        self._all = [speaker_statistics(clips, speakers, v) for v in range(self._n_variants)]
+        self._n_versions = len(clips[0].rows)
+        self._all = [speaker_statistics(clips, speakers, v) for v in range(self._n_versions)]
         self._clips_of = {
             speaker: [i for i, other in enumerate(speakers) if other == speaker]
             for speaker in set(speakers)
@@ -153,27 +169,30 @@ class TrainingWindows:
         return np.stack([self._window(clip, rng) for clip in range(len(self._clips))])
 
     def _window(self, clip: int, rng: np.random.Generator) -> np.ndarray:
-        variant = int(rng.integers(self._n_variants)) if self._n_variants > 1 else 0
-        rows = self._clips[clip].train[variant]
-        start = int(rng.integers(len(rows) - self._n_rows + 1))
-        window = rows[start : start + self._n_rows]
+        version = int(rng.integers(self._n_versions)) if self._n_versions > 1 else 0
+        rows, n_rows = self._clips[clip].rows[version], self._n_rows
+        if self._short and rng.random() < self._short:
+            n_rows = int(rng.integers(min(SHORT_ROWS, n_rows), n_rows + 1))
+        start = int(rng.integers(max(0, len(rows) - n_rows) + 1))
+        segment = rows[start : start + n_rows]
+        window = filled(segment, self._n_rows)
         if not self._adaptive:
             return self._prior.normalize(window)
-        return self._prior.merged(self._heard(clip, variant, window, rng)).normalize(window)
+        heard = self._heard(clip, version, segment, rng)
+        return adapted(self._prior, heard).normalize(window)
 
     def _heard(
-        self, clip: int, variant: int, window: np.ndarray, rng: np.random.Generator
+        self, clip: int, version: int, segment: np.ndarray, rng: np.random.Generator
     ) -> Statistics:
         speaker, choice = self._speakers[clip], rng.integers(3)
         if choice == 0:
-            return self._all[variant][speaker]
-        own = self._clips[clip].statistics[variant]
-        heard = own if own.n_rows < self._n_rows else Statistics.of(window)  # never the filling
+            return self._all[version][speaker]
+        heard = Statistics.of(segment)
         if choice == 1:
             others = self._clips_of[speaker]
             for other in rng.choice(others, min(len(others), int(rng.integers(1, 12))), False):
                 if other != clip:
-                    heard = heard.merged(self._clips[other].statistics[variant])
+                    heard = heard.merged(self._clips[other].statistics[version])
         return heard
 
 
@@ -202,12 +221,13 @@ def device_windows(
     hop = hop_rows(HOP_S, frontend.hop_samples / frontend.sample_rate_hz)
     windows, owners = [np.empty((0, n_rows, frontend.n_features), np.float32)], []
     for number, clip in enumerate(clips):
-        norm, heard = SpeakerNorm(frontend, None if known is None else known[number]), 0
-        for start in window_starts(len(clip.test), n_rows, hop):
+        rows, heard = clip.rows[0], 0
+        norm = SpeakerNorm(frontend, None if known is None else known[number])
+        for start in window_starts(len(rows), n_rows, hop):
+            end = start + n_rows
             if known is None:
-                end = min(start + n_rows, int(clip.statistics[0].n_rows))  # never the filling
-                norm.hear(clip.test[heard:end])
+                norm.hear(rows[heard:end])
                 heard = end
-            windows.append(norm.normalize(clip.test[start : start + n_rows])[None])
+            windows.append(norm.normalize(filled(rows[start:end], n_rows))[None])
             owners.append(number)
     return np.concatenate(windows), np.array(owners, int)

@@ -53,6 +53,10 @@ class Config:
         Of the learning rate over the run: "cosine" falls to 0 (Loshchilov and Hutter, ICLR 2017).
     speeds : tuple of float
         At which clips are also played in training, besides their own.
+    short : float
+        Share of the training windows that hold less than a window, repeated until it is full.
+    n_noisy : int
+        Rooms with noise in which every speaker is also heard in training; see `train.augment`.
     """
 
     # Cited: the paper's section 3 and its published settings.
@@ -76,6 +80,8 @@ class Config:
     weight_decay: float = 0.0
     schedule: str = "constant"
     speeds: tuple[float, ...] = ()
+    short: float = 0.0
+    n_noisy: int = 0
 
     def __post_init__(self) -> None:
         if self.n_blocks < 1 or self.n_filters < 1 or self.batch_size < 1 or self.n_hidden < 0:
@@ -85,7 +91,14 @@ class Config:
         object.__setattr__(self, "speeds", tuple(self.speeds))
         if any(len(conv) != 3 or min(conv) < 1 for conv in self.stem):
             raise ValueError(f"model: stem must hold (filters, taps, stride), not {self.stem}")
-        rates = ("input_dropout", "dropout", "dropout_last", "head_dropout", "label_smoothing")
+        rates = (
+            "input_dropout",
+            "dropout",
+            "dropout_last",
+            "head_dropout",
+            "label_smoothing",
+            "short",
+        )
         for name in rates:
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"model: {name} must be in [0, 1), not {getattr(self, name)}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.model_selection import KFold
 
-from train.corpora import Corpus, CorpusError
+from train.corpora import Corpus, CorpusError, require_speakers
 
 # Cited: the seeds of the published folds; other corpora take EMODB's.
 SD10_SEEDS = {"emodb": 46, "savee": 44}
@@ -48,11 +48,7 @@ def loso(corpus: Corpus) -> list[Fold]:
 
 def holdout(corpus: Corpus, speakers: tuple[str, ...]) -> list[Fold]:
     """Return the one fold that trains on all but ``speakers`` (none: on everybody)."""
-    if unknown := set(speakers) - set(corpus.speakers):
-        raise CorpusError(
-            f"{corpus.name} has no speaker {', '.join(sorted(unknown))}; "
-            f"expected some of {', '.join(corpus.speakers)}"
-        )
+    require_speakers(corpus, speakers)
     if set(speakers) == set(corpus.speakers):
         raise CorpusError(f"holding out all speakers of {corpus.name} leaves nobody to train on")
     return [_without(corpus, "model", speakers)]

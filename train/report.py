@@ -14,6 +14,9 @@ import numpy as np
 from edge.storage import write_json, write_with
 from train.fit import recall
 
+# Of a fold: every clip a stranger's; with an adaptive front end also with the speakers known.
+FIGURES = ("uar", "war", "adapted_uar", "adapted_war")
+
 
 def report(
     out: Path, fold_names: list[str], labels: tuple[str, ...], command: str
@@ -31,7 +34,7 @@ def report(
         "labels": list(labels),
         "n_parameters": next(iter(folds.values()))["n_parameters"],
         "folds": {
-            name: {key: fold[key] for key in ("uar", "war", "start_s", "epoch_s") if key in fold}
+            name: {key: fold[key] for key in (*FIGURES, "start_s", "epoch_s") if key in fold}
             | {"train_uar": fold["history"]["uar"][-1], "n_test": len(fold["clips"])}
             for name, fold in folds.items()
         },
@@ -42,12 +45,17 @@ def report(
         predicted = np.array([int(np.argmax(clip["probs"])) for clip in clips])
         confusion = np.zeros((len(labels), len(labels)), int)
         np.add.at(confusion, (true, predicted), 1)
-        for figure in ("uar", "war"):
-            values = [fold[figure] for fold in folds.values()]
-            content[f"{figure}_mean"] = float(np.mean(values))
-            content[f"{figure}_std"] = float(np.std(values))
+        for figure in FIGURES:
+            values = [fold[figure] for fold in folds.values() if figure in fold]
+            if values:
+                content[f"{figure}_mean"] = float(np.mean(values))
+                content[f"{figure}_std"] = float(np.std(values))
         content["uar_pooled"] = recall(true, predicted)
         content["war_pooled"] = float((true == predicted).mean())
+        if "adapted_probs" in clips[0]:
+            adapted = np.array([int(np.argmax(clip["adapted_probs"])) for clip in clips])
+            content["adapted_uar_pooled"] = recall(true, adapted)
+            content["adapted_war_pooled"] = float((true == adapted).mean())
         content["confusion"] = confusion.tolist()
         write_with(out / "confusion.png", lambda path: draw_confusion(path, confusion, labels))
     histories = [fold["history"] for fold in folds.values()]

@@ -103,7 +103,7 @@ def run(
     if n_rows < 1:
         raise SerError(f"a window of {settings.window_s:g} s is shorter than one frame")
     config = Config(**settings.model)
-    features = _features(corpus, frontend, window_samples, config.speeds, console)
+    features = _features(corpus, frontend, window_samples, config, console)
     speakers = [clip.speaker for clip in corpus.clips]
     known = speaker_statistics(features, speakers, 0)
     targets = np.array([corpus.labels.index(clip.label) for clip in corpus.clips])
@@ -140,11 +140,11 @@ def _features(
     corpus: Corpus,
     frontend: Frontend,
     window_samples: int,
-    speeds: tuple[float, ...],
+    config: Config,
     console: Console,
 ) -> list[Features]:
     with Progress(*Progress.get_default_columns(), console=console, transient=True) as progress:
-        clips = corpus_features(corpus, frontend, window_samples, speeds)
+        clips = corpus_features(corpus, frontend, window_samples, config)
         return list(progress.track(clips, len(corpus.clips), description="reading clips"))
 
 
