@@ -166,7 +166,7 @@ class Stream(keras.layers.Layer):
             for half, conv in enumerate(block):
                 attention = conv(attention, seed=_fold(seed, 2 * j + half))
             z = z * tf.sigmoid(attention)
-            pooled.append(tf.transpose(pool(z, 2, self.pooling)[:, :, 0]))
+            pooled.append(tf.transpose(pool(z, [2], self.pooling)))
         return pooled
 
     def deploy(self, z: tf.Tensor) -> list[tf.Tensor]:
@@ -180,21 +180,23 @@ class Stream(keras.layers.Layer):
             # at one step instead of vanishing.
             gates = gate if gates is None else gates * gate
             z = entered * gates
-            pooled.append(pool(z, 1, self.pooling)[:, 0, 0])
+            pooled.append(pool(z, [1, 2], self.pooling))
         return pooled
 
 
-def pool(z: tf.Tensor, axis: int, kind: str) -> tf.Tensor:
-    """Return the statistics of ``z`` over the frames along ``axis``, which keeps length 1.
+def pool(z: tf.Tensor, time_axes: list[int], kind: str) -> tf.Tensor:
+    """Return the statistics of ``z`` over time: per clip and channel, or per channel and clip.
 
     "mean", or "deviation": the means, then the mean distances from them, along the channels.
     (A distance, and not its square as in a standard deviation, keeps the range that int8 has.)
     """
-    mean = tf.reduce_mean(z, axis=axis, keepdims=True)
+    mean = tf.reduce_mean(z, axis=time_axes)
     if kind == "mean":
         return mean
-    deviation = tf.reduce_mean(tf.abs(z - mean), axis=axis, keepdims=True)
-    return tf.concat([mean, deviation], axis=0 if axis == 2 else -1)
+    # The mean again, but in a shape to be taken away: cheaper on the device than changing shapes.
+    distance = tf.abs(z - tf.reduce_mean(z, axis=time_axes, keepdims=True))
+    channel_axis = 0 if z.shape.rank == 3 else -1  # (channels, clips, frames), or one window
+    return tf.concat([mean, tf.reduce_mean(distance, axis=time_axes)], axis=channel_axis)
 
 
 def _fold(seed: tf.Tensor | None, number: int) -> tf.Tensor | None:

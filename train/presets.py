@@ -137,7 +137,7 @@ PRESETS: dict[str, Config] = {
     "timnet-all": Config(**_TD, shuffle=True, fusion="static", **_CL),
     "timnet-td-self": Config(**_TD, fusion="self"),
     "timnet-live": Config(
-        stem=((64, 5, 2), (96, 3, 2), (96, 3, 2)),
+        stem=((64, 5, 2), (80, 3, 2), (80, 3, 2)),
         n_filters=48,
         n_blocks=4,
         pooling="deviation",
@@ -147,6 +147,8 @@ PRESETS: dict[str, Config] = {
         batch_size=16,
         schedule="cosine",
         speeds=(0.9, 1.1),
+        short=0.3,
+        n_noisy=2,
     ),
     "timnet-td-cross": Config(**_TD, fusion="cross"),
 }
