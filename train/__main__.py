@@ -31,10 +31,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--corpus", choices=LAYOUTS, default="emodb", help="default: emodb")
     add("--data", type=Path, metavar="DIR",
         help="the corpus's folder (a file for csv); default: $SER_DATA/CORPUS")  # fmt: skip
-    add("--preset", choices=PRESETS, default="timnet", help="network and loss; default: timnet")
-    add("--frontend", choices=FRONTENDS, default="stream",
-        help="what the model hears: a recipe that can be streamed (16 kHz), or the published one "
-        "(22.05 kHz, needs whole clips); default: stream")  # fmt: skip
+    add("--preset", choices=PRESETS, default="timnet-live",
+        help="network and training; default: timnet-live, the one that ships")  # fmt: skip
+    add("--frontend", choices=FRONTENDS, default="logmel",
+        help="what the model hears: the log-mel spectrum, normalised by what is heard of the "
+        "speaker; MFCCs that can be streamed; or the published MFCCs, which need whole clips; "
+        "default: logmel")  # fmt: skip
     add("--protocol", choices=("sd10", "loso", "holdout"), default="loso",
         help="sd10: the ten published random folds; loso: leave one speaker out; "
         "holdout: one model, trained on all but --hold-out; default: loso")  # fmt: skip
