@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from train.fit import Trainer, loss
-from train.model import Conv, TimNet
+from train.model import Conv, TimNet, pool
 from train.presets import FUSIONS, PRESETS, Config
 
 SMALL = Config(n_blocks=3, n_filters=8, batch_size=16)
@@ -67,6 +67,41 @@ def test_the_deployed_graph_answers_like_the_batch(name, n_rows):
     graph = model.deploy()
     found = np.concatenate([graph(tf.constant(one[None]))["logits"] for one in x])
     np.testing.assert_allclose(found, model(x), rtol=1e-4, atol=1e-5)
+
+
+def test_the_recipe_that_ships_answers_alike_in_both_walks():
+    x = windows(3, 198, 64)
+    model = stirred(TimNet(PRESETS["timnet-live"], 198, 64, 7))
+    graph = model.deploy()
+    found = np.concatenate([graph(tf.constant(one[None]))["logits"] for one in x])
+    np.testing.assert_allclose(found, model(x), rtol=1e-3, atol=1e-4)
+
+
+def test_a_strided_convolution_is_that_of_keras():
+    x = windows(2, 21, 5)
+    layer = Conv(6, 5, stride=2, pads=(2, 2))
+    layer.build(5)
+    stirred(layer)
+    peer = keras.layers.Conv1D(6, 5, strides=2, use_bias=False)
+    peer.build((None, 25, 5))
+    peer.set_weights([layer.kernel.numpy().reshape(5, 5, 6)])
+    normalize = keras.layers.BatchNormalization()
+    normalize.build((None, 11, 6))
+    normalize.set_weights(
+        [w.numpy() for w in (layer.gamma, layer.beta, layer.mean, layer.variance)]
+    )
+    expected = tf.nn.relu(normalize(peer(np.pad(x, ((0, 0), (2, 2), (0, 0)))))).numpy()
+    found = tf.transpose(layer(tf.transpose(x, (2, 0, 1))), (1, 2, 0)).numpy()
+    assert layer.n_frames(21) == 11
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_deviation_pooling_is_the_mean_distance_from_the_mean():
+    z = np.random.default_rng(0).normal(size=(3, 2, 9)).astype("f4")  # channels, clips, frames
+    found = pool(tf.constant(z), [2], "deviation").numpy()
+    mean = z.mean(axis=2)
+    np.testing.assert_allclose(found[:3], mean, atol=1e-6)
+    np.testing.assert_allclose(found[3:], np.abs(z - mean[:, :, None]).mean(axis=2), atol=1e-6)
 
 
 def test_presets_differ_as_their_names_say():
