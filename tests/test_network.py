@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from train.fit import Trainer, loss
 from train.model import Conv, TimNet, pool
-from train.presets import FUSIONS, PRESETS, Config
+from train.presets import FUSIONS, PRESETS, Config, multiply_accumulates
 
 SMALL = Config(n_blocks=3, n_filters=8, batch_size=16)
 
@@ -256,3 +256,17 @@ def test_answers_do_not_depend_on_the_batch(trainer):
     whole = trainer.logits(x)
     single = np.concatenate([trainer.logits(x[i : i + 1]) for i in range(len(x))])
     np.testing.assert_allclose(whole, single, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["timnet-live", "timnet-all", "timnet-td-cl"])
+def test_multiplications_are_counted_as_tensorflow_counts_them(name):
+    model = TimNet(PRESETS[name], 200, 64, 7)
+    graph = model.deploy()
+    counted = 0
+    for op in graph.graph.get_operations():
+        if op.type == "Conv2D":
+            taps, _, width, n_filters = op.inputs[1].shape
+            _, frames, _, _ = op.outputs[0].shape
+            counted += int(taps * width * n_filters * frames)
+    head = multiply_accumulates(PRESETS[name], 200, 64, 7) - counted
+    assert 0 < head < 0.01 * counted  # what is left are the layers behind the streams

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,6 +121,20 @@ class Config:
         """Return the spatial dropout rate of block 0 .. n_blocks - 1."""
         share = block / max(1, self.n_blocks - 1)
         return self.dropout + (self.dropout_last - self.dropout) * share
+
+
+def multiply_accumulates(config: Config, n_rows: int, n_features: int, n_labels: int) -> int:
+    """Return the multiplications with a weight that one window costs, gates and pooling aside."""
+    total, width, n_frames = 0, n_features, n_rows
+    for n_filters, n_taps, stride in config.stem:
+        n_frames = 1 + (n_frames - 1) // stride
+        total += n_frames * n_taps * width * n_filters
+        width = n_filters
+    block = 2 * 2 * config.n_filters**2
+    stream = width * config.n_filters + config.n_blocks * block
+    total += (3 if config.shuffle else 2) * n_frames * stream
+    head = [config.n_pooled, *([config.n_hidden] if config.n_hidden else []), n_labels]
+    return total + sum(a * b for a, b in itertools.pairwise(head))
 
 
 # Cited: the improvements. Assumed: their rates (input 0.1, growing from 0.1 to 0.3) and gamma 2,

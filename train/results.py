@@ -17,6 +17,7 @@ from typing import Any
 from edge.card import Card
 from edge.frontend import Frontend
 from edge.storage import write_bytes
+from train.presets import Config, multiply_accumulates
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "train" / "results"
@@ -65,8 +66,9 @@ def demo() -> str:
 def recognition() -> str:
     """Return the table of cross-validated runs, and how each was made."""
     lines = [
-        "| corpus, preset | features | tested on | UAR | WAR | all clips together | published |",
-        "|---|---|---|---|---|---|---|",
+        "| corpus, preset | features | parameters | MACs | tested on | UAR | WAR "
+        "| all clips together | published |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     commands = []
     reports = [load(path) for path in sorted(RESULTS.glob("*-*.json"))]
@@ -74,27 +76,35 @@ def recognition() -> str:
     for report in sorted(reports, key=lambda r: order.index(r["settings"]["protocol"])):
         settings = report["settings"]
         key = (settings["corpus"], settings["preset"])
-        streamable = Frontend.from_json(settings["frontend"]).streamable
-        features = "stream" if streamable else "published"
+        frontend = Frontend.from_json({"adapt_s": 0.0, **settings["frontend"]})
+        kind = "log-mel" if not frontend.n_mfcc else "MFCC"
         published = "-"
-        if settings["protocol"] == "sd10" and not streamable and key in PUBLISHED:
+        if settings["protocol"] == "sd10" and not frontend.streamable and key in PUBLISHED:
             published = "{:.2f} / {:.2f}".format(*PUBLISHED[key])
-        means = [
-            f"{100 * report[f'{figure}_mean']:.1f} ± {100 * report[f'{figure}_std']:.1f}"
-            for figure in ("uar", "war")
-        ]
-        pooled = f"{100 * report['uar_pooled']:.1f} / {100 * report['war_pooled']:.1f}"
-        cells = [
-            ", ".join(key),
-            features,
-            PROTOCOLS[settings["protocol"]],
-            *means,
-            pooled,
-            published,
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
+        n_rows = frontend.n_rows(round(settings["window_s"] * frontend.sample_rate_hz))
+        n_macs = multiply_accumulates(
+            Config(**settings["model"]), n_rows, frontend.n_features, len(report["labels"])
+        )
+        network = [
+            ", ".join(key), kind, f"{report['n_parameters'] / 1000:.0f} K",
+            f"{n_macs / 1e6:.1f} M",
+        ]  # fmt: skip
+        tested = PROTOCOLS[settings["protocol"]]
+        lines.append(f"| {' | '.join([*network, tested, *_figures(report, ''), published])} |")
+        if "adapted_uar_mean" in report:
+            cells = [*network, f"{tested}, adapted", *_figures(report, "adapted_"), "-"]
+            lines.append(f"| {' | '.join(cells)} |")
         commands.append(f"{report['command']}    # {report['date']}, {report['hardware']}")
     return "\n".join([*lines, "", "```", *commands, "```"])
+
+
+def _figures(report: dict[str, Any], prefix: str) -> list[str]:
+    means = [
+        f"{100 * report[f'{prefix}{name}_mean']:.1f} ± {100 * report[f'{prefix}{name}_std']:.1f}"
+        for name in ("uar", "war")
+    ]
+    pooled = [f"{100 * report[f'{prefix}{name}_pooled']:.1f}" for name in ("uar", "war")]
+    return [*means, " / ".join(pooled)]
 
 
 def shipped() -> str:

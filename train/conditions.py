@@ -1,0 +1,287 @@
+"""``python -m train.conditions MODEL ...``: how a converted model fares where people live.
+
+Every model is asked about the speakers that its card says were held out, through the device's own
+recognizer, speech gate included: with little to hear, in noise that no training has heard, in a
+room, at other gains, over the telephone; with more and more known of the speaker; and where nobody
+speaks at all. The result is one JSON file; `train.results` makes tables of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import os
+import sys
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+from edge.events import Clip as ClipEvent
+from edge.events import Estimate, Utterance
+from edge.gate import SpeechGate
+from edge.machine import hardware
+from rich.console import Console
+
+from edge.audio import read_file
+from edge.errors import SerError, exit_code
+from edge.frontend import mfcc
+from edge.model import Model
+from edge.recognizer import Recognizer
+from edge.speaker import Statistics
+from edge.storage import write_json
+from train import corpora
+from train.__main__ import data_folder
+from train.augment import TELEPHONE_HZ, band, reverberant, with_noise
+from train.augment import noise as coloured_noise
+from train.fit import recall
+
+SNRS_DB = (20.0, 10.0, 5.0, 0.0)
+GAINS_DB = (-30.0, -20.0, -10.0, 6.0, 12.0)
+SECONDS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
+KNOWN_S = (0.0, 5.0, 10.0, 30.0, 60.0)
+ENROLMENT_S = (10.0, 30.0)
+N_BABBLE = 6  # Assumed: voices in a babble.
+BLOCK_SAMPLES = 1600
+
+Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Spoken:
+    """A clip with its samples at the model's rate."""
+
+    speaker: str
+    label: str
+    samples: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What the recognizer said of one clip; ``changes`` counts labels that replaced another."""
+
+    label: str | None
+    first_right_s: float | None
+    changes: int
+    heard_s: float
+
+
+def blocks(samples: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield ``samples`` as a microphone would."""
+    return (samples[i : i + BLOCK_SAMPLES] for i in range(0, len(samples), BLOCK_SAMPLES))
+
+
+def recognizer(model: Model, gate: str, known: Statistics | None = None) -> Recognizer:
+    rate_hz = model.card.frontend.sample_rate_hz
+    return Recognizer(model, SpeechGate(gate, rate_hz), known=known)
+
+
+def answer(model: Model, gate: str, clip: Spoken, known: Statistics | None = None) -> Answer:
+    """Let the device hear one clip."""
+    shown: list[tuple[float, str]] = []
+    said, heard_s = None, 0.0
+    for event in recognizer(model, gate, known).events(blocks(clip.samples)):
+        if isinstance(event, Estimate):
+            shown.append((event.at_s, event.label))
+        elif isinstance(event, Utterance):
+            heard_s += event.duration_s
+        elif isinstance(event, ClipEvent):
+            said = event.label
+    stable = None
+    for at_s, label in reversed(shown):  # the time from which on the label stays right
+        if label != clip.label:
+            break
+        stable = at_s
+    changes = sum(a != b for (_, a), (_, b) in itertools.pairwise(shown))
+    return Answer(said, stable, changes, heard_s)
+
+
+def uar(clips: list[Spoken], labels: list[str | None]) -> float:
+    """Return the recall in %; silence is a wrong answer."""
+    names = sorted({clip.label for clip in clips})
+    true = np.array([names.index(clip.label) for clip in clips])
+    said = np.array([names.index(x) if x in names else len(names) for x in labels])
+    return 100 * recall(true, said)
+
+
+def heard_in(change: Change | None, clips: list[Spoken]) -> list[Spoken]:
+    """Return ``clips`` as ``change`` leaves them, the same for every model."""
+    if change is None:
+        return clips
+    return [
+        dataclasses.replace(clip, samples=change(clip.samples, np.random.default_rng(number)))
+        for number, clip in enumerate(clips)
+    ]
+
+
+def noises(data: Path, others: list[Spoken], rate_hz: int) -> dict[str, Change]:
+    """Return what adds each noise at 0 dB; ``others`` talk in the babble."""
+    found: dict[str, Change] = {
+        "white": lambda x, rng: coloured_noise(len(x), 0.0, rng),
+        "babble": lambda x, rng: sum(
+            np.resize(np.roll(others[i].samples, rng.integers(10**5)), len(x))
+            for i in rng.choice(len(others), N_BABBLE, replace=False)
+        ),
+    }
+    for folder in sorted((data / "esc10").glob("*")):
+        if not folder.is_dir():
+            continue
+        recordings = [read_file(path, rate_hz) for path in sorted(folder.glob("*.ogg"))]
+
+        def one(x: np.ndarray, rng: np.random.Generator, r: list = recordings) -> np.ndarray:
+            sounding = r[rng.integers(len(r))]
+            return np.resize(np.roll(sounding, rng.integers(len(sounding))), len(x))
+
+        found[folder.name.split(" - ")[-1].lower()] = one
+    return found
+
+
+def conditions(data: Path, others: list[Spoken], rate_hz: int) -> dict[str, Change | None]:
+    """Return every condition by name."""
+    found: dict[str, Change | None] = {"clean": None}
+    for name, make in noises(data, others, rate_hz).items():
+        for snr_db in SNRS_DB:
+            found[f"{name} {snr_db:g} dB"] = lambda x, rng, make=make, snr_db=snr_db: with_noise(
+                x, make(x, rng), snr_db
+            )
+    for gain_db in GAINS_DB:
+        found[f"gain {gain_db:+g} dB"] = lambda x, rng, gain_db=gain_db: np.clip(
+            x * np.float32(10 ** (gain_db / 20)), -1, 1
+        )
+    if (path := data / "rir" / "rir_clap.wav").exists():
+        response = read_file(path, rate_hz)
+        response = response[int(np.abs(response).argmax()) :]
+        found["room"] = lambda x, rng: reverberant(x, response)
+    found["telephone"] = lambda x, rng: band(x, rate_hz, *TELEPHONE_HZ)
+    for seconds in SECONDS:
+        n = round(seconds * rate_hz)
+        found[f"first {seconds:g} s"] = lambda x, rng, n=n: x[:n]
+    return found
+
+
+def known_of(clips: list[Spoken], clip: int, seconds: float, model: Model, neutral: bool) -> Any:
+    """Return statistics of ``seconds`` of the same speaker's other clips, in a random order."""
+    frontend = model.card.frontend
+    others = [
+        i for i, other in enumerate(clips)
+        if i != clip and other.speaker == clips[clip].speaker
+        and (not neutral or other.label == "neutral")
+    ]  # fmt: skip
+    order = np.random.default_rng(clip).permutation(others)
+    if not seconds or not len(order):
+        return None
+    samples = np.concatenate([clips[i].samples for i in order])
+    n = len(samples) if np.isinf(seconds) else round(seconds * frontend.sample_rate_hz)
+    return Statistics.of(mfcc(samples[:n], frontend))
+
+
+def offline(model: Model, clips: list[Spoken]) -> float:
+    """Return the recall over whole clips without gate or stream, as training measures it."""
+    from train.dataset import clip_features, device_windows
+
+    card = model.card
+    features = [clip_features(c.samples, card.frontend, 0) for c in clips]
+    windows, owners = device_windows(features, card.n_rows, card.frontend)
+    probs = np.stack([model.probs(window) for window in windows])
+    labels = [card.labels[int(probs[owners == i].mean(axis=0).argmax())] for i in range(len(clips))]
+    return uar(clips, labels)
+
+
+def false_alarms(model: Model, gate: str, sounds: list[np.ndarray]) -> dict[str, float]:
+    """Return how many utterances an hour are reported where nobody speaks."""
+    rate_hz = model.card.frontend.sample_rate_hz
+    hears = recognizer(model, gate)
+    events = list(hears.events(b for s in sounds for b in blocks(s)))
+    n = sum(isinstance(event, Utterance) for event in events)
+    certain = sum(isinstance(e, Utterance) and not e.uncertain for e in events)
+    hours = sum(map(len, sounds)) / rate_hz / 3600
+    return {"hours": hours, "utterances_per_hour": n / hours, "certain_per_hour": certain / hours}
+
+
+def study(models: list[Path], corpus: corpora.Corpus, data: Path, n_jobs: int) -> dict[str, Any]:
+    """Measure ``models``, each on its own held-out speakers; answers are pooled."""
+    opened = [Model(path) for path in models]
+    rate_hz = opened[0].card.frontend.sample_rate_hz
+    spoken = [Spoken(c.speaker, c.label, read_file(c.path, rate_hz)) for c in corpus.clips]
+    tests = []
+    for model, path in zip(opened, models, strict=True):
+        strangers = set(model.card.provenance["held_out_speakers"])
+        clips = [clip for clip in spoken if clip.speaker in strangers]
+        if not clips:
+            raise SerError(f"{path}: its card names no held-out speaker of {corpus.name}")
+        tests.append((path, clips, [c for c in spoken if c.speaker not in strangers]))
+
+    def over(name: str, gate: str, known_s: float, neutral: bool) -> list[tuple[Spoken, Answer]]:
+        found = []
+        for path, clips, others in tests:
+            model = Model(path)
+            changed = heard_in(conditions(data, others, rate_hz)[name], clips)
+            for number, clip in enumerate(changed):
+                known = known_of(clips, number, known_s, model, neutral)
+                found.append((clip, answer(model, gate, clip, known)))
+        return found
+
+    jobs: dict[str, tuple[str, str, float, bool]] = {
+        name: (name, "voice", 0.0, False) for name in conditions(data, spoken, rate_hz)
+    }
+    jobs["without gate"] = ("clean", "off", 0.0, False)
+    for seconds in (*KNOWN_S, np.inf):
+        jobs[f"known {seconds:g} s"] = ("clean", "voice", seconds, False)
+    for seconds in ENROLMENT_S:
+        jobs[f"enrolled {seconds:g} s"] = ("clean", "voice", seconds, True)
+    parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator")
+    results = parallel(joblib.delayed(over)(*job) for job in jobs.values())
+    recalls, clean = {}, []
+    for name, pairs in zip(jobs, results, strict=True):
+        clips, said = [clip for clip, _ in pairs], [found.label for _, found in pairs]
+        recalls[name] = round(uar(clips, said), 2)
+        if name == "clean":
+            clean = pairs
+    right = [a.first_right_s for c, a in clean if a.label == c.label and a.first_right_s]
+    minutes = sum(a.heard_s for _, a in clean) / 60
+    sounds = [read_file(path, rate_hz) for path in sorted((data / "esc10").glob("*/*.ogg"))] + [
+        np.zeros(600 * rate_hz, np.float32)
+    ]
+    return {
+        "n_clips": len(clean),
+        "speakers": sorted({clip.speaker for clip, _ in clean}),
+        "offline_uar": round(np.mean([offline(Model(p), clips) for p, clips, _ in tests]), 2),
+        "uar": recalls,
+        "median_s_to_right_and_stable": round(float(np.median(right)), 2) if right else None,
+        "label_changes_per_minute": round(sum(a.changes for _, a in clean) / minutes, 2),
+        "non_speech": {g: false_alarms(opened[0], g, sounds) for g in ("voice", "off")},
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    parser = argparse.ArgumentParser(prog="python -m train.conditions", description=__doc__)
+    parser.add_argument("models", type=Path, nargs="+", help=".tflite files, cards beside them")
+    parser.add_argument("--corpus", choices=corpora.LAYOUTS, default="emodb")
+    parser.add_argument("--data", type=Path, help="the corpus's folder; default: $SER_DATA/CORPUS")
+    parser.add_argument("--noise", type=Path, help="the folder above esc10/ and rir/: $SER_DATA")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON file")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    args = parser.parse_args(argv)
+
+    def run() -> None:
+        folder = data_folder(args.corpus, args.data)
+        corpus = corpora.load(args.corpus, folder)
+        noise = args.noise or Path(os.environ.get("SER_DATA", folder.parent))
+        if not (noise / "esc10").is_dir():
+            raise SerError(f"{noise}/esc10: no such folder; give --noise, the folder above esc10/")
+        found = study(args.models, corpus, noise, args.jobs)
+        precision = {str(Model(path).card.file.precision) for path in args.models}  # type: ignore[union-attr]
+        written = {"precision": sorted(precision), "hardware": hardware()}
+        write_json(args.out, written | {"date": date.today().isoformat()} | found)
+        Console().print(found)
+
+    return exit_code(run, args.debug)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
