@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +17,20 @@ import numpy as np
 from edge import demo
 from edge.audio import PCM_FORMATS, file_blocks, pcm_blocks
 from edge.errors import ModelError, exit_code
+from edge.gate import KINDS, GateSettings, SpeechGate
 from edge.model import DEFAULT_MODEL, Model
-from edge.output import JsonLines, Screen, Totals
-from edge.recognizer import HOP_S, Estimate, Recognizer
+from edge.output import OUTLET, JsonLines, Lines, Outlet, Sink
+from edge.recognizer import HOP_S, STATUS_S, Recognizer
+from edge.session import NamedSource, NoListenerError, Session
+from edge.smoothing import Smoothing
 
-
-@dataclass
-class Source:
-    """A named stream of mono blocks at the model's rate."""
-
-    name: str
-    blocks: Iterable[np.ndarray]
-    true_label: str | None = None
+# python -m edge COMMAND: a module of that name with a main(argv).
+COMMANDS = {
+    "profile": "what it costs, stage by stage",
+    "report": "a picture and a summary of what --record wrote",
+    "soak": "a day of audio in a few minutes, every sample accounted for",
+    "study": "what the gate and the smoothing do to speech and noise",
+}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -35,6 +38,8 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m edge",
         description="Recognize emotions in speech: from the microphone, from audio files, or from "
         "raw PCM on standard input. Audio never leaves this device.",
+        epilog="other commands, each with --help: "
+        + "; ".join(f"python -m edge {name}: {text}" for name, text in COMMANDS.items()),
     )
     add = parser.add_argument
     add("files", nargs="*", metavar="FILE",
@@ -45,39 +50,86 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="hear files at the speed of sound, like a microphone",
     )
-    add("--json", action="store_true", help="JSON Lines on standard output (README: events)")
     add("--model", type=Path, default=DEFAULT_MODEL, metavar="FILE",
         help=".tflite file with its card beside it; default: the shipped one")  # fmt: skip
-    add("--hop-s", type=_above_0, default=HOP_S, metavar="S",
-        help=f"seconds from one estimate to the next; default: {HOP_S}")  # fmt: skip
-    add("--threads", type=int, default=1, metavar="N", help="for the model; default: 1")
-    add("--device", help="microphone: index or part of its name; default: the system's")
-    add("--list-devices", action="store_true", help="show microphones and stop")
-    add("--rate", type=int, default=16_000, metavar="HZ", help="of PCM on stdin; default: 16000")
-    add("--channels", type=int, default=1, metavar="N", help="of PCM on stdin; default: 1")
-    add("--format", choices=PCM_FORMATS, default="s16le", help="of PCM on stdin; default: s16le")
+    add("--threads", type=_count, default=1, metavar="N", help="for the model; default: 1")
     add("--debug", action="store_true", help="show the traceback of an error")
+
+    add = parser.add_argument_group("microphone").add_argument
+    add("--device", help="index or part of its name; default: the system's")
+    add("--channel", type=_count, metavar="N", help="from 1; default: the mean of the first two")
+    add("--list-devices", action="store_true", help="show microphones and stop")
+    add("--no-reconnect", action="store_true",
+        help="stop when the microphone is missing, instead of waiting for it")  # fmt: skip
+
+    add = parser.add_argument_group("PCM on standard input").add_argument
+    add("--rate", type=_count, default=16_000, metavar="HZ", help="default: 16000")
+    add("--channels", type=_count, default=1, metavar="N", help="default: 1")
+    add("--format", choices=PCM_FORMATS, default="s16le", help="default: s16le")
+
+    smoothing, gate = Smoothing(), GateSettings()
+    add = parser.add_argument_group("what counts as speech, and how steady it is").add_argument
+    add("--gate", choices=KINDS, default="voice",
+        help="voice: loudness and a voice-activity model; default: voice")  # fmt: skip
+    add("--hold-s", type=_at_least_0, default=gate.hold_s, metavar="S",
+        help=f"a pause so long ends an utterance; default: {gate.hold_s}")  # fmt: skip
+    add("--hop-s", type=_above_0, default=HOP_S, metavar="S",
+        help=f"from one estimate to the next; default: {HOP_S}")  # fmt: skip
+    add("--average-s", type=_at_least_0, default=smoothing.average_s, metavar="S",
+        help=f"time constant of the running average; default: {smoothing.average_s}")  # fmt: skip
+    add("--dwell-s", type=_at_least_0, default=smoothing.dwell_s, metavar="S",
+        help=f"another label has to lead so long; default: {smoothing.dwell_s}")  # fmt: skip
+    add("--uncertain-below", type=_share, metavar="P",
+        help="confidence below which it says uncertain; default: see its card")  # fmt: skip
+
+    add = parser.add_argument_group("output").add_argument
+    add("--json", action="store_true", help="JSON Lines on standard output (README: events)")
+    add("--plain", action="store_true", help="plain lines, on a terminal too")
+    add("--record", type=Path, metavar="FILE", help="append all events to FILE, as JSON Lines")
+    add("--status-s", type=_above_0, metavar="S",
+        help=f"from one status event to the next; default: {STATUS_S:g}, 0.1 to watch")  # fmt: skip
+
+    add = parser.add_argument_group("web page").add_argument
+    add("--serve", action="store_true", help="show the events on a web page")
+    add("--host", default="127.0.0.1", help="address to listen on; default: 127.0.0.1")
+    add("--port", type=_count, default=8765, help="default: 8765")
+    add("--token", help="what a browser elsewhere must know; default: a new one, shown at start")
     return parser
 
 
+def _number(text: str, fits: bool, expected: str) -> float:
+    if not fits:
+        raise argparse.ArgumentTypeError(f"must be {expected}, not {text}")
+    return float(text)
+
+
 def _above_0(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
-    return value
+    return _number(text, 0 < float(text) < float("inf"), "above 0")
 
 
-def file_sources(args: argparse.Namespace, rate_hz: int) -> Iterator[Source]:
+def _at_least_0(text: str) -> float:
+    return _number(text, 0 <= float(text) < float("inf"), "at least 0")
+
+
+def _share(text: str) -> float:
+    return _number(text, 0 <= float(text) <= 1, "from 0 to 1")
+
+
+def _count(text: str) -> int:
+    return int(_number(text, int(text) >= 1, "at least 1"))
+
+
+def file_sources(args: argparse.Namespace, rate_hz: int) -> Iterator[NamedSource]:
     """Yield the demo clips, files and standard input that were asked for."""
     if args.demo:
         for clip in demo.clips():
-            yield Source(clip.path.name, file_blocks(clip.path, rate_hz), clip.label)
+            yield NamedSource(clip.path.name, file_blocks(clip.path, rate_hz), clip.label)
     for name in args.files:
         if name == "-":
             pcm = pcm_blocks(sys.stdin.buffer, args.rate, args.channels, args.format, rate_hz)
-            yield Source("standard input", pcm)
+            yield NamedSource("standard input", pcm)
         else:
-            yield Source(name, file_blocks(Path(name), rate_hz))
+            yield NamedSource(name, file_blocks(Path(name), rate_hz))
 
 
 def paced(blocks: Iterable[np.ndarray], rate_hz: int) -> Iterator[np.ndarray]:
@@ -89,91 +141,109 @@ def paced(blocks: Iterable[np.ndarray], rate_hz: int) -> Iterator[np.ndarray]:
         yield block
 
 
-def estimates(source: Source, recognizer: Recognizer, totals: Totals) -> Iterator[Estimate]:
-    """Yield what is heard in one source, to its end."""
-    rate_hz = recognizer.model.card.frontend.sample_rate_hz
-    for block in source.blocks:
-        due = recognizer.push(block)
-        totals.heard_s += len(block) / rate_hz
-        yield from due
-    yield from recognizer.finish()
+def redrawable() -> bool:
+    """Return whether standard output is a terminal that can show more than lines."""
+    if not sys.stdout.isatty():
+        return False
+    from edge.terminal import Terminal
+
+    return Terminal.possible()
 
 
-def hear(
-    source: Source, recognizer: Recognizer, output: JsonLines | Screen, totals: Totals
-) -> None:
-    """Run one source to its end; ``totals`` is right whenever it stops."""
-    recognizer.reset()
-    output.begin(source.name)
-    for estimate in estimates(source, recognizer, totals):
-        if totals.first_estimate_cpu_s is None:
-            totals.first_estimate_cpu_s = round(time.process_time(), 3)
-        totals.n_estimates += 1
-        output.estimate(estimate)
-    overall = recognizer.overall()
-    totals.n_clips += 1
-    if overall is not None and source.true_label is not None:
-        totals.n_labelled += 1
-        totals.n_right += overall.label == source.true_label
-    output.end(overall, source.true_label)
+def open_sinks(
+    args: argparse.Namespace, stack: contextlib.ExitStack, live: bool, watched: bool
+) -> list[Sink]:
+    """Return where events go; behind a queue if they come from a microphone, which cannot wait."""
+    sinks: list[Sink] = []
+    if args.json:
+        sinks.append(JsonLines(sys.stdout))
+    elif watched:
+        from edge.terminal import Terminal
+
+        sinks.append(stack.enter_context(Terminal()))
+    else:
+        sinks.append(Lines(sys.stdout))
+    if args.record:
+        from edge.record import Recorder
+
+        sinks.append(Recorder(args.record))
+    if live:
+        sinks = [Outlet(sink) for sink in sinks]
+    if args.serve:
+        from edge.serve import Page
+
+        sinks.append(stack.enter_context(Page(args.host, args.port, args.token)))
+    return sinks
 
 
 def run(args: argparse.Namespace) -> None:
     if args.list_devices:
-        from edge.microphone import device_lines
+        from edge.devices import device_lines
 
         print("\n".join(device_lines()) or "no device can record")
         return
     model = Model(args.model, args.threads)
-    if not model.card.frontend.streamable:
+    frontend = model.card.frontend
+    if not frontend.streamable:
         raise ModelError(
             f"{args.model}: cannot be streamed, its features need the whole clip (centred frames "
             "or top_db); train with --frontend stream, and convert that"
         )
-    recognizer = Recognizer(model, args.hop_s)
-    rate_hz = model.card.frontend.sample_rate_hz
-    output: JsonLines | Screen = (JsonLines if args.json else Screen)(model.card)
-    totals = Totals()
-    output.start()
-    started = time.process_time()
-    try:
-        if args.demo or args.files:
-            for source in file_sources(args, rate_hz):
-                if args.realtime:
-                    source.blocks = paced(source.blocks, rate_hz)
-                hear(source, recognizer, output, totals)
-        else:
-            from edge.microphone import Microphone
+    rate_hz = frontend.sample_rate_hz
+    live = not (args.demo or args.files)
+    watched = not (args.json or args.plain) and redrawable()
+    recognizer = Recognizer(
+        model,
+        SpeechGate(
+            args.gate,
+            rate_hz,
+            GateSettings(hold_s=args.hold_s, after_s=min(args.hold_s, GateSettings.after_s)),
+        ),
+        Smoothing(args.average_s, args.dwell_s, args.uncertain_below),
+        args.hop_s,
+        status_s=args.status_s or (0.1 if watched or args.serve else STATUS_S),
+    )
+    with contextlib.ExitStack() as stack:
+        session = Session(recognizer, open_sinks(args, stack, live, watched))
+        try:
+            session.start()
+            if live:
+                from edge.microphone import Microphone
 
-            with Microphone(args.device, rate_hz) as microphone:
-                try:
-                    hear(Source(microphone.name, microphone), recognizer, output, totals)
-                finally:
-                    totals.dropped_s = microphone.dropped_samples / microphone.device_rate_hz
-                    totals.n_overflows = microphone.overflows
-    except KeyboardInterrupt:
-        pass  # the usual way to stop listening
-    finally:
-        totals.cpu_s = time.process_time() - started
-        if totals.heard_s:
-            output.summary(totals)
+                microphone = Microphone(args.device, rate_hz, args.channel, not args.no_reconnect)
+                stack.enter_context(microphone)
+                session.hear(NamedSource(args.device or "microphone", microphone))
+            else:
+                for source in file_sources(args, rate_hz):
+                    if args.realtime:
+                        source.items = paced(source.items, rate_hz)  # type: ignore[arg-type]
+                    session.hear(source)
+                    if session.interrupted:
+                        break
+        except (KeyboardInterrupt, NoListenerError):
+            pass  # the usual ways to stop listening
+        finally:
+            session.close()
 
 
 def main(argv: list[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] in COMMANDS:
+        return int(importlib.import_module(f"edge.{argv[0]}").main(argv[1:]))
     parser = build_parser()
     args = parser.parse_args(argv)
-    if args.threads < 1 or args.rate < 1 or args.channels < 1:
-        parser.error("--threads, --rate and --channels must be at least 1")
     if args.files.count("-") > 1:
         parser.error("standard input can be heard once only")
+    code = exit_code(lambda: run(args), args.debug)
+    if any(thread.name == OUTLET for thread in threading.enumerate()):
+        # Its reader has stopped to read in the middle of a line; to wait for it is to hang.
+        os._exit(code)
     try:
-        code = exit_code(lambda: run(args), args.debug)
         sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read our output has gone; nothing is left to say, and Python must not try.
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     return code
 
 

@@ -7,6 +7,7 @@ reads its clips through `read_file` too.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,6 +20,25 @@ from edge.errors import AudioError
 BLOCK_S = 0.1  # Assumed: short enough to feel live, long enough to cost nothing.
 
 PCM_FORMATS = {"s16le": "<i2", "s32le": "<i4", "f32le": "<f4"}
+
+
+@dataclass(frozen=True)
+class Lost:
+    """In a source, in place of a block: ``n_samples`` (at the blocks' rate) are missing here."""
+
+    n_samples: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Notice:
+    """In a source, in place of a block: the device's ``state``, and a line about it for people."""
+
+    state: str
+    message: str
+
+
+Source = Iterable[np.ndarray | Lost | Notice]
 
 
 class Resampler:

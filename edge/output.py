@@ -1,179 +1,173 @@
-"""What a person or a program gets to see: a line for each clip, or JSON Lines."""
+"""Where events go: JSON Lines or plain lines on a stream, behind a queue if they are live.
+
+A sink has ``send(event, source)`` and ``close()``. It may raise OSError (its reader has gone, its
+disk is full); then the session goes on without it.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
-import resource
+import queue
 import sys
-from dataclasses import dataclass
-from typing import Any
+import threading
+from typing import Protocol, TextIO
 
-from edge.card import Card
-from edge.recognizer import Estimate
+from edge.events import Clip, Estimate, Event, Gap, Start, Status, Summary, Utterance
 
-SCHEMA = 1  # Raised whenever a field changes its meaning or goes away; new fields do not count.
 _BLOCKS = " ▁▂▃▄▅▆▇█"
+QUEUE_EVENTS = 2000  # Assumed: some minutes of a session; a consumer that sleeps longer loses some.
+OUTLET = "outlet"  # the name of its thread
+CLOSE_S = 2.0  # Assumed: how long the end waits for a consumer that has stopped to read.
 
 
-@dataclass
-class Totals:
-    """What a session amounts to.
+class Sink(Protocol):
+    """Something that takes events."""
 
-    Attributes
-    ----------
-    heard_s, cpu_s : float
-        Seconds of audio, and of processor time spent on it from source to output.
-    n_estimates, n_clips : int
-    n_labelled, n_right : int
-        Clips whose true label is known, and those of them that were recognized.
-    dropped_s : float
-        Seconds of audio lost because the program was too slow.
-    n_overflows : int
-        Times that the microphone itself reported lost audio, of unknown length.
-    first_estimate_cpu_s : float or None
-        Processor time from the start of the process to its first estimate.
-    """
+    def send(self, event: Event, source: str) -> None:
+        """Take one event; ``source`` is the name of the file or device, empty for none."""
 
-    heard_s: float = 0.0
-    cpu_s: float = 0.0
-    n_estimates: int = 0
-    n_clips: int = 0
-    n_labelled: int = 0
-    n_right: int = 0
-    dropped_s: float = 0.0
-    n_overflows: int = 0
-    first_estimate_cpu_s: float | None = None
-
-    @property
-    def realtime_margin(self) -> float:
-        """Seconds of audio heard for each second of processor time; 0 if nothing was heard."""
-        return self.heard_s / self.cpu_s if self.cpu_s else 0.0
+    def close(self) -> None:
+        """Finish; nothing is sent afterwards."""
 
 
-def peak_memory_mb() -> float:
-    """Return the most memory that this process has held so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)  # bytes there, KB here
+def json_line(event: Event, source: str) -> str:
+    """Return ``event`` as a line of JSON without its end."""
+    stored = event.to_json()
+    if source:
+        stored = {"v": stored.pop("v"), "event": stored.pop("event"), "source": source, **stored}
+    return json.dumps(stored, ensure_ascii=False, allow_nan=False)
 
 
 class JsonLines:
     """One JSON object a line, flushed at once; the README lists the fields."""
 
-    def __init__(self, card: Card) -> None:
-        self._card = card
-        self._source = ""
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
 
-    def start(self) -> None:
-        """Say which model listens."""
-        self._write(
-            "start",
-            model=self._card.name,
-            labels=list(self._card.labels),
-            window_s=round(self._card.window_s, 4),
-        )
+    def send(self, event: Event, source: str) -> None:
+        """Write one line."""
+        self._stream.write(json_line(event, source) + "\n")
+        self._stream.flush()
 
-    def begin(self, source: str) -> None:
-        """Say which source comes next."""
-        self._source = source
-
-    def estimate(self, estimate: Estimate) -> None:
-        """Say what was heard in one window."""
-        self._write("estimate", source=self._source, **self._fields(estimate))
-
-    def end(self, overall: Estimate | None, true_label: str | None) -> None:
-        """Say what was heard in the whole source."""
-        fields = {} if overall is None else self._fields(overall)
-        if true_label is not None:
-            fields["true_label"] = true_label
-        self._write("clip", source=self._source, **fields)
-
-    def summary(self, totals: Totals) -> None:
-        """Say how much was heard, and lost."""
-        self._write(
-            "summary",
-            heard_s=round(totals.heard_s, 3),
-            n_estimates=totals.n_estimates,
-            n_clips=totals.n_clips,
-            dropped_s=round(totals.dropped_s, 3),
-            n_overflows=totals.n_overflows,
-            realtime_margin=round(totals.realtime_margin, 1),
-            first_estimate_cpu_s=totals.first_estimate_cpu_s,
-            peak_memory_mb=peak_memory_mb(),
-        )
-
-    def _fields(self, estimate: Estimate) -> dict[str, Any]:
-        probs = zip(self._card.labels, estimate.probs.tolist(), strict=True)
-        return {
-            "start_s": round(estimate.start_s, 4),
-            "end_s": round(estimate.end_s, 4),
-            "label": estimate.label,
-            "probs": {label: round(p, 4) for label, p in probs},
-        }
-
-    def _write(self, event: str, **fields: Any) -> None:
-        line = json.dumps({"v": SCHEMA, "event": event, **fields}, ensure_ascii=False)
-        print(line, flush=True)
+    def close(self) -> None:
+        """Do nothing: the stream belongs to the caller."""
 
 
-class Screen:
-    """A line for each clip; on a terminal, the estimate of the moment below it."""
+class Lines:
+    """A plain line for each estimate, utterance, loss and file; for logs and simple terminals."""
 
-    def __init__(self, card: Card) -> None:
-        self._card = card
-        self._live = sys.stdout.isatty()
-        self._source = ""
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
 
-    def start(self) -> None:
-        """Say which model listens."""
-        labels = ", ".join(self._card.labels)
-        print(f"{self._card.name}: {labels}; window {self._card.window_s:.2g} s", file=sys.stderr)
+    def send(self, event: Event, source: str) -> None:
+        """Write what the event has to say, if anything."""
+        if text := line(event, source):
+            # What is about the program, and not about what it heard, goes to the other stream.
+            about = isinstance(event, (Start, Status, Summary))
+            print(text, file=sys.stderr if about else self._stream, flush=True)
 
-    def begin(self, source: str) -> None:
-        """Remember which source comes next."""
-        self._source = source
-        self._show(f"listening to {source} ...")
+    def close(self) -> None:
+        """Do nothing: the stream belongs to the caller."""
 
-    def estimate(self, estimate: Estimate) -> None:
-        """Show what was heard in one window: a bar for each label, and the likeliest."""
+
+def line(event: Event, source: str) -> str:
+    """Return a plain line, or more, for people; empty if there is nothing to say."""
+    if isinstance(event, Start):
+        return f"{event.model}: {', '.join(event.labels)}; window {event.window_s:.2g} s"
+    if isinstance(event, Estimate):
         steps = len(_BLOCKS) - 1
         bars = " ".join(
-            f"{label[:3]} {_BLOCKS[round(p * steps)]}"
-            for label, p in zip(self._card.labels, estimate.probs.tolist(), strict=True)
+            f"{label[:3]} {_BLOCKS[round(p * steps)]}" for label, p in event.probs.items()
         )
-        text = f"{estimate.end_s:8.2f} s  {bars}  {estimate.label} {estimate.confidence:.0%}"
-        if self._live:
-            self._show(text)
-        else:
-            print(text, flush=True)
+        return f"{event.at_s:8.2f} s  {bars}  {event.shown_label} {event.confidence:.0%}"
+    if isinstance(event, Utterance):
+        return (
+            f"{event.start_s:8.2f} to {event.end_s:.2f} s: {event.shown_label} "
+            f"{event.confidence:.0%}"
+        )
+    if isinstance(event, Gap):
+        return f"{event.start_s:8.2f} s: {event.end_s - event.start_s:.2f} s lost ({event.reason})"
+    if isinstance(event, Status):
+        return event.message or ""
+    if isinstance(event, Clip):
+        return _clip_line(event, source)
+    if isinstance(event, Summary):
+        return "\n".join(_summary_lines(event))
+    return ""
 
-    def end(self, overall: Estimate | None, true_label: str | None) -> None:
-        """Show what was heard in the whole source, beside the truth where it is known."""
-        self._show("")
-        if overall is None:
-            print(f"{self._source}: nothing to hear", flush=True)
-            return
-        heard = f"{overall.label:<10} {overall.confidence:4.0%}"
-        text = f"{self._source:<16} {overall.end_s:5.1f} s  {heard}"
-        if true_label is not None:
-            mark = "right" if true_label == overall.label else "wrong"
-            text += f"   true: {true_label:<10} {mark}"
-        print(text, flush=True)
 
-    def summary(self, totals: Totals) -> None:
-        """Show how much was heard, and lost."""
-        self._show("")
-        lines = [
-            f"heard {totals.heard_s:.1f} s, {totals.n_estimates} estimates, dropped "
-            f"{totals.dropped_s:.1f} s, {totals.realtime_margin:.0f} times faster than real time"
-        ]
-        if totals.n_overflows:
-            lines.append(f"the device itself lost audio {totals.n_overflows} times")
-        if totals.n_labelled:
-            lines.append(f"{totals.n_right} of {totals.n_labelled} clips right")
-        print("\n".join(lines), file=sys.stderr)
+def _clip_line(clip: Clip, source: str) -> str:
+    if clip.label is None:
+        return f"{source}: nobody speaks"
+    shown = "uncertain" if clip.uncertain else clip.label
+    text = f"{source:<16} {clip.end_s:5.1f} s  {shown:<10} {clip.confidence:4.0%}"
+    if clip.true_label is not None:
+        mark = "right" if clip.true_label == clip.label else "wrong"
+        text += f"   true: {clip.true_label:<10} {mark}"
+    return text
 
-    def _show(self, text: str) -> None:
-        """Replace the line under the cursor, on a terminal."""
-        if self._live:
-            sys.stdout.write(f"\r\x1b[2K{text}")
-            sys.stdout.flush()
+
+def _summary_lines(summary: Summary) -> list[str]:
+    lines = [
+        f"heard {summary.heard_s:.1f} s, of which {summary.speech_s:.1f} s speech; "
+        f"{summary.n_utterances} utterances, {summary.n_estimates} estimates; "
+        f"{summary.realtime_margin:.0f} times faster than real time"
+    ]
+    if summary.n_gaps:
+        lines.append(f"lost {summary.lost_s:.1f} s in {summary.n_gaps} gaps")
+    if summary.n_labelled:
+        lines.append(f"{summary.n_right} of {summary.n_labelled} clips right")
+    return lines
+
+
+class Outlet:
+    """A sink behind a queue and a thread of its own, so that a slow reader never stops the ear.
+
+    If the queue is full the oldest events are dropped; the reader is told how many, in a line on
+    standard error, when it reads again.
+
+    Parameters
+    ----------
+    sink : Sink
+    """
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._queue: queue.Queue[tuple[Event, str] | None] = queue.Queue(QUEUE_EVENTS)
+        self._error: OSError | None = None
+        self.n_dropped = 0
+        self._thread = threading.Thread(target=self._run, daemon=True, name=OUTLET)
+        self._thread.start()
+
+    def send(self, event: Event, source: str) -> None:
+        """Queue one event; OSError if the sink has failed."""
+        if self._error is not None:
+            raise self._error
+        self._put((event, source))
+
+    def close(self) -> None:
+        """Let the reader have what is queued, for a little while."""
+        self._put(None)
+        self._thread.join(CLOSE_S)
+        if self.n_dropped:
+            print(f"a slow reader missed {self.n_dropped} events", file=sys.stderr)
+        if self._error is not None:
+            raise self._error
+
+    def _put(self, entry: tuple[Event, str] | None) -> None:
+        while True:
+            try:
+                return self._queue.put_nowait(entry)
+            except queue.Full:
+                with contextlib.suppress(queue.Empty):
+                    self._queue.get_nowait()
+                    self.n_dropped += 1
+
+    def _run(self) -> None:
+        try:
+            while (entry := self._queue.get()) is not None:
+                self._sink.send(*entry)
+            self._sink.close()
+        except OSError as error:
+            self._error = error

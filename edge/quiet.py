@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def quiet_native() -> Iterator[None]:
+def quiet_native(show_on_error: bool = True) -> Iterator[None]:
     """Hold back what is written to file descriptor 2; show it only if the body raises."""
     sys.stderr.flush()
     kept = os.dup(2)
@@ -20,8 +20,9 @@ def quiet_native() -> Iterator[None]:
             yield
         except BaseException:
             os.dup2(kept, 2)
-            file.seek(0)
-            os.write(2, file.read())
+            if show_on_error:
+                file.seek(0)
+                os.write(2, file.read())
             raise
         finally:
             os.dup2(kept, 2)

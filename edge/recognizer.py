@@ -1,133 +1,330 @@
-"""The streaming recognizer: samples in, estimates out.
+"""The streaming recognizer: blocks of samples in, events out.
 
-block (n,) -> feature rows (k, n_features) -> window (n_rows, n_features)
--> probabilities (n_labels,)
+block (n,) -> chunk (512,) -> gate -> feature rows (k, n_features)
+-> window (n_rows, n_features), normalised for the speaker -> probabilities (n_labels,)
+-> smoothing -> events
+
+Everything is counted in samples and happens at the same sample whatever the size of the blocks.
+While nobody speaks, nothing runs but the gate.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
-from edge.frontend import MfccStream
+from edge.audio import Lost, Notice, Source
+from edge.events import (
+    Clip,
+    Estimate,
+    Event,
+    Gap,
+    SpeechEnd,
+    SpeechStart,
+    Status,
+    Utterance,
+)
+from edge.gate import CHUNK_SAMPLES, SpeechGate
 from edge.model import Model
+from edge.smoothing import Smoother, Smoothing
 from edge.speaker import SpeakerNorm
+from edge.windows import Window, Windows
 
 HOP_S = 0.25  # Assumed: four estimates a second.
+FIRST_S = 1.0  # Measured (python -m edge study): what is heard of less is mostly guessed.
+STATUS_S = 1.0  # Assumed: often enough to see that it lives, seldom enough to keep in a log.
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """What the model says of one window.
+class _Mean:
+    """A mean of probabilities."""
 
-    Attributes
-    ----------
-    start_s, end_s : float
-        The window's place in the stream, in seconds of audio since the last reset.
-    label : str
-        The likeliest label.
-    probs : float32, shape (n_labels,)
-        Probability of each label, in the order of the card.
-    """
+    def __init__(self, n_labels: int, full: bool = False) -> None:
+        self.sum, self.n, self.full = np.zeros(n_labels), 0, full
 
-    start_s: float
-    end_s: float
-    label: str
-    probs: np.ndarray
+    def add(self, probs: np.ndarray, n: int = 1) -> None:
+        self.sum += probs
+        self.n += n
 
-    @property
-    def confidence(self) -> float:
-        """The probability of ``label``."""
-        return float(self.probs.max())
+    def mean(self) -> np.ndarray:
+        return self.sum / self.n
 
 
 class Recognizer:
-    """Estimates from an endless stream of mono samples at the model's rate.
-
-    The first estimate comes when one window of audio has been heard, then one every hop. Each row
-    of features is computed once, whatever the window's length.
+    """Emotions in an endless stream of mono samples at the model's rate.
 
     Parameters
     ----------
     model : Model
+    gate : SpeechGate, optional
+        What decides that somebody speaks; default: `SpeechGate` with Silero VAD.
+    smoothing : Smoothing, optional
+        How estimates are steadied.
     hop_s : float
         Seconds from one estimate to the next, rounded to whole rows.
+    first_s : float
+        Seconds of an utterance before its first estimate. While there is less than a window, it
+        is filled up by repeating what there is.
+    status_s : float
+        Seconds from one `Status` to the next.
+
+    Attributes
+    ----------
+    n_samples : int
+        Where the stream is now: ``n_heard + n_lost``, from where `reset` started to count.
+    n_heard, n_lost : int
+        Samples processed, and samples reported as lost, since the last reset.
+    n_speech : int
+        Samples that belonged to utterances, since the last reset.
     """
 
-    def __init__(self, model: Model, hop_s: float = HOP_S) -> None:
-        if not hop_s > 0:
-            raise ValueError(f"hop_s must be above 0, not {hop_s}")
-        frontend = model.card.frontend
-        self.model = model
-        self.hop_rows = hop_rows(hop_s, frontend.hop_samples / frontend.sample_rate_hz)
-        self._stream = MfccStream(frontend)
+    def __init__(
+        self,
+        model: Model,
+        gate: SpeechGate | None = None,
+        smoothing: Smoothing | None = None,
+        hop_s: float = HOP_S,
+        first_s: float = FIRST_S,
+        status_s: float = STATUS_S,
+    ) -> None:
+        for name, value in (("hop_s", hop_s), ("first_s", first_s), ("status_s", status_s)):
+            if not value > 0:
+                raise ValueError(f"{name} must be above 0, not {value}")
+        card, frontend = model.card, model.card.frontend
+        self.model, self.rate_hz = model, frontend.sample_rate_hz
+        self.gate = gate or SpeechGate(rate_hz=self.rate_hz)
+        row_s = frontend.hop_samples / self.rate_hz
+        self.hop_rows = hop_rows(hop_s, row_s)
+        first_rows = max(1, frontend.n_rows(round(first_s * self.rate_hz)))
         self.speaker = SpeakerNorm(frontend)
-        self._window = np.zeros((model.card.n_rows, frontend.n_features), np.float32)
+        self.windows = Windows(card, first_rows, self.hop_rows)
+        self.smoothing = smoothing or Smoothing()
+        self.smoother = Smoother(self.smoothing, self.hop_rows * row_s)
+        below = self.smoothing.uncertain_below
+        self.uncertain_below = card.uncertain_below if below is None else below
+        settings = self.gate.settings
+        self._n_before = round(settings.before_s / self.gate.chunk_s)
+        self._n_after = round(settings.after_s / self.gate.chunk_s)
+        self._longest_samples = round(settings.longest_s * self.rate_hz)
+        self._status_samples = round(status_s * self.rate_hz)
         self.reset()
 
-    def reset(self) -> None:
-        """Forget everything heard, as if nothing had been pushed."""
-        self._stream.reset()
+    def reset(self, at_sample: int = 0) -> None:
+        """Forget everything heard, as if nothing had been pushed; count from ``at_sample``."""
+        self.gate.reset()
         self.speaker.reset()
-        self.n_samples = 0
-        self.n_estimates = 0
-        self._n_rows = 0
-        self._due_rows = self.model.card.n_rows
-        self._sum = np.zeros(len(self.model.card.labels))
+        self.n_samples = self._clip_sample = self._status_sample = at_sample
+        self._status_due = at_sample + self._status_samples
+        self.n_heard = self.n_lost = self.n_speech = 0
+        self._state = "listening"
+        self._level_db: float | None = None
+        self._clip = _Mean(len(self.model.card.labels))
+        self._pending = np.zeros(0, np.float32)
+        self._quiet: list[np.ndarray] = []  # since the last sign of speech in an utterance
+        self._before: deque[np.ndarray] = deque(maxlen=self._n_before)
+        self._start: int | None = None  # sample at which the utterance began, if one goes on
+        self._break()
 
-    def push(self, block: np.ndarray) -> list[Estimate]:
-        """Take the next samples, float (n,) in [-1, 1]; return the estimates that came due."""
-        self.n_samples += len(block)
-        rows = self._stream.push(block)
-        estimates = []
-        while len(rows):
-            taken, rows = np.split(rows, [min(self._due_rows - self._n_rows, len(rows))])
-            self.speaker.hear(taken)
-            self._keep(taken)
-            if self._n_rows == self._due_rows:
-                self._due_rows += self.hop_rows
-                estimates.append(self._estimate())
-        return estimates
+    def events(self, source: Source) -> Iterator[Event]:
+        """Yield what is heard in ``source``, to its end; the last event is its `Clip`.
 
-    def finish(self) -> list[Estimate]:
-        """Return the estimate, if any, for rows at the end of the stream that no window has seen.
-
-        A stream shorter than one window is filled up with silence. Afterwards only `reset` and
-        `overall` make sense.
+        Parameters
+        ----------
+        source : iterable of float32 (n,), `Lost` or `Notice`
+            Blocks of any size in [-1, 1], and what is said in between.
         """
-        if self.n_samples and not self.n_estimates:
-            card = self.model.card
-            missing = card.frontend.n_samples(card.n_rows) - self.n_samples
-            self._keep(self._stream.push(np.zeros(missing, np.float32)))
-            return [self._estimate()]
-        if self.n_estimates and self._n_rows > self._due_rows - self.hop_rows:
-            return [self._estimate()]
-        return []
+        for item in source:
+            if isinstance(item, Lost):
+                yield from self.lost(item.n_samples, item.reason)
+            elif isinstance(item, Notice):
+                yield from self.notice(item.state, item.message)
+            else:
+                yield from self.push(item)
+        yield from self.finish()
+        yield self.clip()
 
-    def overall(self) -> Estimate | None:
-        """Return the mean of all estimates since the last reset; None if there were none."""
-        if not self.n_estimates:
-            return None
-        probs = (self._sum / self.n_estimates).astype(np.float32)
-        return self._named(0.0, self.n_samples / self.model.card.frontend.sample_rate_hz, probs)
+    def run(self, source: Source, **callbacks: Callable[[Any], object]) -> None:
+        """Call ``callbacks`` with each event of their name: ``run(source, utterance=print)``."""
+        known = (SpeechStart, Estimate, Utterance, SpeechEnd, Gap, Status, Clip)
+        if unknown := set(callbacks) - {event.name for event in known}:
+            raise TypeError(
+                f"no events are called {', '.join(sorted(unknown))}; "
+                f"expected {', '.join(event.name for event in known)}"
+            )
+        for event in self.events(source):
+            if event.name in callbacks:
+                callbacks[event.name](event)
 
-    def _keep(self, rows: np.ndarray) -> None:
-        self._n_rows += len(rows)
-        self._window = np.concatenate([self._window, rows])[-len(self._window) :]
+    def push(self, block: np.ndarray) -> list[Event]:
+        """Take the next samples, float (n,) in [-1, 1]; return the events that came due."""
+        events: list[Event] = []
+        pending = np.concatenate([self._pending, np.asarray(block, np.float32)])
+        n_chunks = len(pending) // CHUNK_SAMPLES
+        for chunk in pending[: n_chunks * CHUNK_SAMPLES].reshape(n_chunks, CHUNK_SAMPLES):
+            events += self._chunk(chunk)
+        self._pending = pending[n_chunks * CHUNK_SAMPLES :].copy()
+        return events
 
-    def _estimate(self) -> Estimate:
-        frontend = self.model.card.frontend
-        probs = self.model.probs(self.speaker.normalize(self._window))
-        self._sum += probs
-        self.n_estimates += 1
-        end = frontend.n_samples(self._n_rows)
-        start = end - frontend.n_samples(self.model.card.n_rows)
-        rate = frontend.sample_rate_hz
-        return self._named(start / rate, end / rate, probs)
+    def lost(self, n_samples: int, reason: str) -> list[Event]:
+        """Say that the next ``n_samples`` are missing: speech ends before them.
 
-    def _named(self, start_s: float, end_s: float, probs: np.ndarray) -> Estimate:
-        return Estimate(start_s, end_s, self.model.card.labels[int(probs.argmax())], probs)
+        With 0, for a loss of unknown length, speech goes on.
+        """
+        events = self.finish() if n_samples else []
+        start = self.n_samples
+        self.n_samples += n_samples
+        self.n_lost += n_samples
+        return [*events, Gap(self.rate_hz, self.n_samples, start, self.n_samples, reason)]
+
+    def notice(self, state: str, message: str) -> list[Event]:
+        """Say what has become of the device."""
+        self._state = state
+        return [self._status(message)]
+
+    def finish(self) -> list[Event]:
+        """Hear the samples that do not fill a chunk, and end the utterance that is going on."""
+        events: list[Event] = []
+        tail = self._pending
+        self._count(len(tail))
+        if len(tail) and self._start is None and self.gate.kind == "off":
+            events += self._begin(len(tail))
+        if self._start is not None:
+            # Too short for the gate, which would say what it said last.
+            self._quiet.append(tail)
+            events += self._end(1 if len(self._quiet) == 1 else self._n_after)
+        self._break()
+        return events
+
+    def clip(self) -> Clip:
+        """Return the mean of all windows since the last reset; no label if nobody spoke."""
+        span = (self.rate_hz, self.n_samples, self._clip_sample, self.n_samples)
+        if not self._clip.n:
+            return Clip(*span, None, None, None, None, None)
+        return Clip(*span, **self._named(self._clip.mean()), true_label=None)
+
+    def _break(self) -> None:
+        """Forget what cannot be continued after a gap."""
+        self.gate.close()
+        self._pending = np.zeros(0, np.float32)
+        self._before.clear()
+        self._start = None
+
+    def _count(self, n_samples: int) -> None:
+        self.n_samples += n_samples
+        self.n_heard += n_samples
+
+    def _chunk(self, chunk: np.ndarray) -> list[Event]:
+        """Take one chunk through the gate, and to the model if it belongs to speech."""
+        speech = self.gate.push(chunk)
+        self._count(CHUNK_SAMPLES)
+        level = self.gate.level_db
+        self._level_db = level if self._level_db is None else max(level, self._level_db)
+        events: list[Event] = []
+        if self._start is None and speech:
+            events += self._begin(CHUNK_SAMPLES)
+        if self._start is None:
+            self._before.append(chunk)
+        elif speech:
+            # What was quiet before it was a pause within the utterance.
+            for quiet in self._quiet:
+                events += self._hear(quiet, False)
+            self._quiet = []
+            events += self._hear(chunk, True)
+            if self.windows.n_samples >= self._longest_samples:
+                events += self._end(0)
+                self.gate.close()
+        else:
+            self._quiet.append(chunk)
+            if not self.gate.open:
+                events += self._end(self._n_after)
+        if self.n_samples >= self._status_due:
+            self._status_due = self.n_samples + self._status_samples
+            self._status_due -= (self.n_samples - self._clip_sample) % self._status_samples
+            events.append(self._status())
+        return events
+
+    def _begin(self, n_heard: int) -> list[Event]:
+        """Begin an utterance with what came before the ``n_heard`` samples that revealed it."""
+        before, self._before = self._before, deque(maxlen=self._n_before)
+        self._start = self.n_samples - n_heard - sum(len(chunk) for chunk in before)
+        self._quiet = []
+        self._utterance = _Mean(len(self.model.card.labels))
+        self.windows.reset()
+        self.smoother.reset()
+        events: list[Event] = [
+            SpeechStart(self.rate_hz, self.n_samples, self._start, self.n_samples)
+        ]
+        for chunk in before:
+            events += self._hear(chunk, False)
+        return events
+
+    def _hear(self, chunk: np.ndarray, speech: bool) -> list[Event]:
+        return [self._estimate(window) for window in self.windows.push(chunk, speech)]
+
+    def ask(self, window: Window) -> np.ndarray:
+        """Return the probability of each label, (n_labels,), for a window of this speaker."""
+        self.speaker.hear(window.new_speech)
+        return self.model.probs(self.speaker.normalize(window.rows))
+
+    def _estimate(self, window: Window) -> Estimate:
+        assert self._start is not None
+        probs = self.ask(window)
+        if window.full and not self._utterance.full:
+            # A window that is full says more than those before it.
+            self._utterance = _Mean(len(probs), full=True)
+        if window.full == self._utterance.full:
+            self._utterance.add(probs)
+        label, average = self.smoother.push(probs)
+        return Estimate(
+            self.rate_hz, self.n_samples, self._start + window.start, self._start + window.end,
+            **self._named(average, label), window_probs=self._by_label(probs),
+        )  # fmt: skip
+
+    def _end(self, n_quiet: int) -> list[Event]:
+        """End the utterance ``n_quiet`` chunks after the last sign of speech."""
+        assert self._start is not None
+        events: list[Event] = []
+        for chunk in self._quiet[:n_quiet]:
+            events += self._hear(chunk, False)
+        self._before.extend(self._quiet[n_quiet:])
+        for window in self.windows.finish():
+            if not window.full:  # the longest, of all that there is
+                self._utterance = _Mean(len(self.model.card.labels))
+            events.append(self._estimate(window))
+        n_samples = self.windows.n_samples
+        self.n_speech += n_samples
+        self._clip.add(self._utterance.sum, self._utterance.n)
+        span = (self.rate_hz, self.n_samples, self._start, self._start + n_samples)
+        named = self._named(self._utterance.mean())
+        duration_s, n_windows = n_samples / self.rate_hz, self._utterance.n
+        events.append(Utterance(*span, **named, duration_s=duration_s, n_windows=n_windows))
+        events.append(SpeechEnd(*span))
+        self._start = None
+        return events
+
+    def _status(self, message: str | None = None) -> Status:
+        start, self._status_sample = self._status_sample, self.n_samples
+        level, self._level_db = self._level_db, None
+        return Status(
+            self.rate_hz, self.n_samples, start, self.n_samples,
+            state=self._state, speech=self._start is not None, level_db=level,
+            message=message, n_heard=self.n_heard, n_lost=self.n_lost,
+        )  # fmt: skip
+
+    def _named(self, probs: np.ndarray, label: int | None = None) -> dict[str, Any]:
+        likeliest = int(probs.argmax())
+        label = likeliest if label is None else label
+        return {
+            "label": self.model.card.labels[label],
+            "confidence": float(probs[label]),
+            "uncertain": bool(probs[likeliest] < self.uncertain_below),
+            "probs": self._by_label(probs),
+        }
+
+    def _by_label(self, probs: np.ndarray) -> dict[str, float]:
+        return dict(zip(self.model.card.labels, probs.tolist(), strict=True))
 
 
 def hop_rows(hop_s: float, row_s: float) -> int:

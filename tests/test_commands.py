@@ -1,4 +1,4 @@
-"""The device program as its users call it, and the microphone with a made-up sounddevice."""
+"""The device program as its users call it; tests/test_microphone.py has the microphone."""
 
 import io
 import json
@@ -8,13 +8,10 @@ import sys
 import types
 from pathlib import Path
 
-import numpy as np
 import pytest
 import soundfile
 
 from edge.__main__ import main
-from edge.errors import AudioError
-from edge.microphone import Microphone
 
 ROOT = Path(__file__).parent.parent
 
@@ -29,27 +26,32 @@ def test_the_demo_prints_the_truth_beside_each_estimate(capsys, clips):
     assert [e["true_label"] for e in found] == [c.label for c in clips]
     assert len(found) == 14
     right = sum(e["label"] == e["true_label"] for e in found)
-    # Measured: what the shipped model gets right of two speakers whom it has never heard.
-    assert right == RIGHT_OF_14
-
-
-RIGHT_OF_14 = 9
+    assert right >= 5  # of seven labels, chance gets two; these two speakers are new to the model
 
 
 def test_every_line_of_json_follows_the_schema(capsys):
-    assert main(["--demo", "--json"]) == 0
-    lines = events(capsys.readouterr().out)
-    assert all(e["v"] == 1 for e in lines)
-    assert lines[0]["event"] == "start"
-    assert lines[-1]["event"] == "summary"
-    for e in lines[1:-1]:
-        assert e["event"] in ("estimate", "clip")
-        assert list(e["probs"]) == lines[0]["labels"]
-        assert sum(e["probs"].values()) == pytest.approx(1, abs=1e-3)
-        assert e["label"] == max(e["probs"], key=e["probs"].get)
-        assert e["end_s"] > e["start_s"] >= 0
-    assert lines[-1]["n_clips"] == 14
-    assert lines[-1]["n_estimates"] == sum(e["event"] == "estimate" for e in lines)
+    assert main(["--demo", "--json", "--status-s", "0.5"]) == 0
+    start, *middle, summary = events(capsys.readouterr().out)
+    assert (start["event"], summary["event"]) == ("start", "summary")
+    assert start["settings"]["gate"] == "voice"
+    assert all(e["v"] == 2 for e in (start, *middle, summary))
+    counts = dict.fromkeys(
+        ["speech_start", "estimate", "utterance", "speech_end", "status", "clip"], 0
+    )
+    for e in middle:
+        counts[e["event"]] += 1
+        assert e["at_sample"] >= e["end_sample"] >= e["start_sample"] >= 0
+        for key in ("at", "start", "end"):
+            assert e[f"{key}_s"] == round(e[f"{key}_sample"] / start["sample_rate_hz"], 4)
+        if "probs" in e:
+            assert list(e["probs"]) == start["labels"]
+            assert sum(e["probs"].values()) == pytest.approx(1, abs=1e-3)
+            assert e["confidence"] == e["probs"][e["label"]]
+    assert all(counts.values())
+    assert counts["speech_start"] == counts["utterance"] == counts["speech_end"]
+    assert summary["n_estimates"] == counts["estimate"]
+    assert summary["n_utterances"] == counts["utterance"]
+    assert summary["n_clips"] == counts["clip"] == 14
 
 
 def test_a_pipe_is_heard_like_the_file(capsys, clips, monkeypatch):
@@ -79,7 +81,9 @@ def test_plain_lines_where_stdout_is_no_terminal(capsys):
     [
         (["absent.wav"], 1, "absent.wav: no such audio file"),
         (["--model", "absent.tflite", "--demo"], 1, "absent.tflite: cannot read the model"),
-        (["--threads", "0"], 2, "--threads, --rate and --channels must be at least 1"),
+        (["--threads", "0"], 2, "--threads: must be at least 1, not 0"),
+        (["--uncertain-below", "2"], 2, "must be from 0 to 1"),
+        (["--record", "/dev/null/x", "--demo"], 1, "/dev/null/x: cannot record there"),
         (["-", "-"], 2, "standard input can be heard once only"),
         (["--hop-s", "0"], 2, "must be above 0"),
     ],
@@ -108,159 +112,59 @@ def test_a_reader_that_goes_away_is_no_error():
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_ends_with_a_summary(number):
     process = subprocess.Popen(
-        [sys.executable, "-m", "edge", "-", "--json"],
+        [sys.executable, "-m", "edge", "-", "--json", "--gate", "off"],
         cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     process.stdin.write(bytes(2 * 16_000 * 3))
     process.stdin.flush()
-    # The start and all five estimates of 3 s: then it waits for more, and a stop cannot fall
-    # between counting an estimate and printing it.
-    lines = [process.stdout.readline() for _ in range(6)]
+    # Until the last status of 3 s, after which it waits for more.
+    lines = []
+    while not lines or json.loads(lines[-1]).get("at_s", 0) < 2.75:
+        lines.append(process.stdout.readline())
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     lines = [json.loads(line) for line in [*lines, *out.splitlines()]]
-    assert [e["event"] for e in lines[:2]] == ["start", "estimate"]
-    assert lines[-1]["event"] == "summary"
-    assert lines[-1]["n_estimates"] == len(lines) - 2
+    names = [e["event"] for e in lines]
+    assert names[:2] == ["start", "speech_start"]
+    # What was being said is ended as at the end of a file.
+    assert names[-4:] == ["utterance", "speech_end", "clip", "summary"]
+    assert lines[-1]["heard_s"] == lines[-2]["at_s"] > 2.5
+    assert lines[-1]["n_estimates"] == names.count("estimate")
     assert process.returncode == 0
     assert err == b""
 
 
-class FakeSounddevice(types.ModuleType):
-    """One microphone that plays ``blocks`` as soon as it is started, then keeps quiet."""
-
-    class PortAudioError(Exception):
-        pass
-
-    def __init__(self, blocks, rate=48_000, overflows=()):
-        super().__init__("sounddevice")
-        self.blocks, self.rate, self.overflows = blocks, rate, overflows
-        self.default = types.SimpleNamespace(device=(1, 2))
-        self.devices = [
-            {"name": "speaker", "max_input_channels": 0, "default_samplerate": 44_100.0},
-            {"name": "USB microphone", "max_input_channels": 2, "default_samplerate": float(rate)},
-        ]
-
-    def query_devices(self, device=None, kind=None):
-        if kind is None:
-            return self.devices
-        if device not in (None, 1, "USB"):
-            raise ValueError(f"No input device matching {device!r}")
-        return self.devices[1]
-
-    def InputStream(self, *, callback, channels, **options):  # noqa: N802
-        fake = self
-
-        class Stream:
-            active = True
-
-            def start(self):
-                for number, block in enumerate(fake.blocks):
-                    status = types.SimpleNamespace(input_overflow=number in fake.overflows)
-                    stereo = np.repeat(block[:, None], channels, axis=1)
-                    callback(stereo, len(block), None, status)
-                    stereo[:] = np.nan  # PortAudio uses its buffer again: keep nothing of it
-                self.active = False
-
-            def close(self):
-                self.active = False
-
-        return Stream()
+def test_what_is_recorded_is_what_is_said(capsys, clips, tmp_path):
+    path = tmp_path / "new" / "session.jsonl"
+    assert main([str(clips[0].path), "--json", "--record", str(path)]) == 0
+    assert path.read_text(encoding="utf-8") == capsys.readouterr().out
+    assert main([str(clips[0].path), "--record", str(path)]) == 0
+    starts = [e for e in events(path.read_text(encoding="utf-8")) if e["event"] == "start"]
+    assert len(starts) == 2  # it is appended to
 
 
-@pytest.fixture
-def plug_in(monkeypatch):
-    def plug(*arguments, **options):
-        fake = FakeSounddevice(*arguments, **options)
-        monkeypatch.setitem(sys.modules, "sounddevice", fake)
-        return fake
+def test_a_reader_that_goes_away_does_not_stop_the_record(clips, tmp_path):
+    path = tmp_path / "session.jsonl"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edge", "--demo", "--json", "--record", str(path)],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(timeout=60) == 0
+    lines = events(path.read_text(encoding="utf-8"))
+    assert lines[-1]["event"] == "summary"
+    assert lines[-1]["n_clips"] == 14
+    assert "an output has failed and is left out" in process.stderr.read()
 
-    return plug
 
-
-def test_the_microphone_is_heard_like_a_file(plug_in, tmp_path):
-    from edge.audio import read_file
-
-    samples = (0.1 * np.random.default_rng(0).normal(size=48_000)).astype("f4")
-    soundfile.write(tmp_path / "a.wav", samples, 48_000, subtype="FLOAT")
-    plug_in(np.split(samples, 10))
-    heard = []
-    with Microphone("USB", 16_000) as microphone:
-        assert microphone.device_rate_hz == 48_000
-        with pytest.raises(AudioError, match="USB microphone stopped; is it still plugged in"):
-            heard.extend(microphone)
-    heard = np.concatenate(heard)
-    np.testing.assert_allclose(
-        heard, read_file(tmp_path / "a.wav", 16_000)[: len(heard)], atol=1e-6
+def test_the_device_imports_little_to_say_its_first_word():
+    program = (
+        "import sys; from edge.__main__ import main; main(['--demo', '--json']); "
+        "print([m for m in ('rich', 'starlette', 'uvicorn', 'matplotlib') if m in sys.modules], "
+        "file=sys.stderr)"
     )
-    assert len(heard) > 15_500  # the resampler still holds the end
-    assert microphone.dropped_samples == 0
-
-
-def test_what_the_program_is_too_slow_for_is_dropped_and_counted(plug_in):
-    blocks = [np.full(4800, n, np.float32) for n in range(60)]
-    plug_in(blocks, overflows={3})
-    with Microphone(None, 48_000) as microphone:
-        kept = []
-        with pytest.raises(AudioError):
-            kept.extend(microphone)
-    assert microphone.dropped_samples == 10 * 4800
-    assert microphone.overflows == 1
-    assert [block[0] for block in kept] == list(range(10, 60))  # the oldest went
-
-
-def test_a_microphone_that_gives_no_numbers_is_one_clear_line(plug_in, capsys):
-    plug_in([np.full(4800, np.nan, np.float32)])
-    assert main([]) == 1
-    assert "USB microphone: holds NaN or infinity" in capsys.readouterr().err
-
-
-def test_the_summary_says_what_was_lost(plug_in, capsys):
-    plug_in([np.zeros(4800, np.float32)] * 60)
-    assert main(["--json"]) == 1
-    out, err = capsys.readouterr()
-    summary = events(out)[-1]
-    assert summary["event"] == "summary"
-    assert summary["dropped_s"] == 1.0
-    assert summary["heard_s"] == pytest.approx(5.0, abs=0.02)
-    assert "is it still plugged in" in err
-
-
-def test_ctrl_c_ends_with_a_summary(plug_in, capsys, monkeypatch):
-    plug_in([np.zeros(4800, np.float32)] * 40)
-
-    def interrupt(self):
-        yield np.zeros(48_000, np.float32)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Microphone, "__iter__", interrupt)
-    assert main(["--json"]) == 0
-    assert events(capsys.readouterr().out)[-1]["heard_s"] == 3.0
-
-
-def test_devices_are_listed_with_the_default_marked(plug_in, capsys):
-    plug_in([])
-    assert main(["--list-devices"]) == 0
-    assert capsys.readouterr().out == "> 1: USB microphone, 2 channels, 48000 Hz\n"
-
-
-def test_an_unknown_device_says_how_to_list_them(plug_in, capsys):
-    plug_in([])
-    assert main(["--device", "other"]) == 1
-    assert "cannot record from device 'other'" in capsys.readouterr().err
-
-
-def test_without_portaudio_it_says_how_to_get_it(monkeypatch, capsys):
-    import builtins
-
-    real = builtins.__import__
-
-    def fake(name, *arguments, **options):
-        if name == "sounddevice":
-            raise OSError("PortAudio library not found")
-        return real(name, *arguments, **options)
-
-    monkeypatch.delitem(sys.modules, "sounddevice", raising=False)
-    monkeypatch.setattr(builtins, "__import__", fake)
-    assert main([]) == 1
-    assert "sudo apt install libportaudio2" in capsys.readouterr().err
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stderr.splitlines()[-1] == "[]"

@@ -247,11 +247,13 @@ def test_a_converted_model_hears_a_file(holdout_run, tmp_path):
     soundfile.write(tmp_path / "a.wav", np.zeros(16_000), 16_000)
     done = subprocess.run(
         [sys.executable, "-m", "edge", "--json", str(tmp_path / "a.wav"),
-         "--model", str(tmp_path / "emodb-timnet.int8.tflite")],
+         "--model", str(tmp_path / "emodb-timnet.int8.tflite"), "--gate", "off"],
         cwd=ROOT, capture_output=True, text=True, check=True, env=os.environ,
     )  # fmt: skip
     events = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [e["event"] for e in events] == ["start", *["estimate"] * 3, "clip", "summary"]
+    assert [e["event"] for e in events] == [
+        "start", "speech_start", *["estimate"] * 3, "utterance", "speech_end", "clip", "summary",
+    ]  # fmt: skip
     assert events[-1]["heard_s"] == 1.0
 
 
