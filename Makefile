@@ -17,7 +17,7 @@ check: .venv/.done
 	.venv/bin/mypy
 
 .venv-edge/.done: edge/requirements.txt
-.venv/.done: requirements.txt edge/requirements.txt
+.venv/.done: requirements.txt $(wildcard edge/requirements*.txt)
 
 # A virtual environment with the first prerequisite installed; .done is written last.
 %/.done:

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import importlib
 import os
+import signal
 import sys
 import threading
 import time
@@ -248,4 +249,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # who presses Ctrl-C twice need not see how it ends
+    sys.exit(code)

@@ -3,13 +3,16 @@ from pathlib import Path
 
 import pytest
 
+from edge import tables
 from train import results
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("table", [results.recognition, results.shipped, results.cost])
+@pytest.mark.parametrize(
+    "table", [results.recognition, results.shipped, results.cost, *tables.TABLES]
+)
 def test_the_tables_are_those_of_the_result_files(table):
     assert f"<!-- table: {table.__name__} -->\n{table()}\n<!-- end -->" in README
 
@@ -31,11 +34,23 @@ def test_the_tree_names_every_module():
 def test_every_flag_of_the_readme_exists():
     import convert.__main__
     import edge.__main__
+    import edge.profile
+    import edge.report
+    import edge.soak
+    import edge.study
     import train.__main__
 
     known = "".join(
         module.build_parser().format_help()
-        for module in (convert.__main__, edge.__main__, train.__main__)
+        for module in (
+            convert.__main__,
+            edge.__main__,
+            edge.profile,
+            edge.report,
+            edge.soak,
+            edge.study,
+            train.__main__,
+        )
     )
     for line in re.findall(r"python -m (?:train|edge|convert)\b[^#|`\n]*", README):
         for flag in re.findall(r"--[a-z-]+", line):

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from edge import tables
 from edge.card import Card
 from edge.frontend import Frontend
 from edge.storage import write_bytes
@@ -140,18 +141,11 @@ def shipped() -> str:
 
 
 def cost() -> str:
-    """Return what training and the device cost."""
-    speed, device = load(RESULTS / "speed.json"), load(RESULTS / "device.json")
+    """Return what training costs."""
+    speed = load(RESULTS / "speed.json")
     epoch = {name: f"{value:.2f} s" for name, value in speed["epoch_s"].items()}
-    demo, benchmark = "`python -m edge --demo --json`", "`python -m train.benchmark`"
+    benchmark = "`python -m train.benchmark`"
     rows = {
-        "processor time from start to the first estimate": (
-            f"{device['first_estimate_cpu_s']:.2f} s", demo,
-        ),
-        "peak memory": (f"{device['peak_memory_mb']:.0f} MB", demo),
-        "audio heard in a second of processor time, four estimates a second": (
-            f"{device['realtime_margin']:.0f} s", demo,
-        ),
         f"an epoch of {speed['n_clips']} clips on {speed['n_threads']} thread": (
             epoch["here"], benchmark,
         ),
@@ -171,7 +165,7 @@ def cost() -> str:
 
 def with_tables(readme: str) -> str:
     """Return the README with every ``<!-- table: NAME -->`` block written anew."""
-    for table in (demo, recognition, shipped, cost):
+    for table in (demo, recognition, shipped, cost, *tables.TABLES):
         begin, end = f"<!-- table: {table.__name__} -->", "<!-- end -->"
         pattern = re.compile(f"({re.escape(begin)}\n).*?({re.escape(end)})", re.DOTALL)
         if not pattern.search(readme):
