@@ -112,7 +112,7 @@ def _timed(epoch: Callable[[], object]) -> float:
 
 
 def main(argv: list[str] | None = None) -> int:
-    from train.report import hardware
+    from edge.hardware import hardware
 
     parser = argparse.ArgumentParser(prog="python -m train.benchmark", description=__doc__)
     parser.add_argument("--epochs", type=int, default=5, help="timed, of each; default: 5")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edge.hardware import hardware
 from edge.storage import write_json, write_with
 from train.fit import recall
 
@@ -62,17 +61,6 @@ def report(
     write_with(out / "curves.png", lambda path: draw_curves(path, histories))
     write_json(out / "report.json", content)
     return content
-
-
-def hardware() -> str:
-    """Return the processor and core count, in words."""
-    name = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith(("model name", "Model")):
-                name = line.split(":", 1)[1].strip()
-                break
-    return f"{name}, {os.cpu_count()} cores, {platform.machine()}"
 
 
 def draw_confusion(path: Path, confusion: np.ndarray, labels: tuple[str, ...]) -> None:
