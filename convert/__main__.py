@@ -3,162 +3,170 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
 import sys
 import tempfile
 from pathlib import Path
+from types import ModuleType
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from convert.parity import TOLERANCES, Parity, measure
-from convert.tflite import PRECISIONS, operators, to_tflite
-from edge.card import Card, ModelFile, sha256
+from convert import bundle, coreml, tflite, waveform
+from convert.parity import TOLERANCES
+from convert.run import Made, Run, fold_folder
+from edge.card import Card
 from edge.errors import ModelError, exit_code
-from edge.model import Model
-from edge.storage import write_bytes, write_json
+from edge.model import interpreter_module
+from edge.storage import move_into, write_json
+
+KINDS: dict[str, ModuleType] = {"tflite": tflite, "coreml": coreml}
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m convert",
-        description="Convert a trained model to TFLite, each file with its card, and compare its "
-        "answers with the trained model's. A model that strays too far is not written.",
+        description="Convert a trained model to TFLite or Core ML, each file with its card, and "
+        "compare its answers with the trained model's. A model that strays too far is not written.",
     )
-    parser.add_argument("run_dir", type=Path, help="what python -m train left, or one fold of it")
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="where to write; default: RUN_DIR/tflite"
-    )
-    parser.add_argument(
-        "--name", help="of the files: NAME.int8.tflite and so on; default: the card's name"
-    )
-    parser.add_argument(
-        "--precision", choices=PRECISIONS, nargs="+", default=PRECISIONS, help="default: all four"
-    )
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    add = parser.add_argument
+    add("run_dir", type=Path, help="what python -m train left, or one fold of it")
+    add("--to", choices=KINDS, default="tflite", help="default: tflite")
+    add("--waveform", action="store_true",
+        help="instead, TFLite and Core ML that hear samples: front end included")  # fmt: skip
+    add("--bundle", type=Path, metavar="FILE.zip",
+        help="instead, one file with the program, the model and its card")  # fmt: skip
+    add("--out", type=Path, metavar="DIR",
+        help="where to write; default: tflite, coreml or waveform in RUN_DIR")  # fmt: skip
+    add("--name", help="of the files: NAME.int8.tflite and so on; default: the card's name")
+    add("--precision", nargs="+", metavar="P",
+        choices=(*tflite.PRECISIONS, *coreml.PRECISIONS),
+        help=f"tflite: {', '.join(tflite.PRECISIONS)}; coreml: {', '.join(coreml.PRECISIONS)}; "
+        "default: all, and for --bundle int8 or half")  # fmt: skip
+    add("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
 
-def fold_folder(run_dir: Path) -> Path:
-    """Return the folder of the one trained model in ``run_dir``."""
-    if (run_dir / "card.json").exists():
-        return run_dir
-    folders = sorted(card.parent for card in run_dir.glob("*/card.json"))
-    if not folders:
-        raise ModelError(f"{run_dir}: no trained model here; expected a run of python -m train")
-    if len(folders) > 1:
-        raise ModelError(
-            f"{run_dir} holds {len(folders)} models; name one, for example {folders[0]}"
-        )
-    return folders[0]
-
-
-@dataclasses.dataclass(frozen=True)
-class Converted:
-    """One model for the device, in memory."""
-
-    content: bytes
-    card: Card
-    operators: dict[str, int]
-    parity: Parity
-
-
-def convert(fold: Path, precision: str, name: str) -> Converted:
-    """Convert the model in ``fold`` and compare it with the trained one; write nothing."""
-    card = Card.read(fold / "card.json")
-    try:
-        with np.load(fold / "windows.npz") as stored:
-            arrays = dict(stored)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{fold / 'windows.npz'}: cannot be read ({error})") from error
-    content = to_tflite(fold / "saved_model", precision, arrays.pop("calibration"))
-    file = ModelFile(f"{name}.{precision}.tflite", sha256(content), precision)
-    card = dataclasses.replace(card, name=name, file=file)
-    with tempfile.TemporaryDirectory() as folder:
-        trial = Path(folder) / file.name
-        trial.write_bytes(content)
-        card.write(trial.with_suffix(".json"))
-        parity = measure(Model(trial), arrays, precision)
-    return Converted(content, card, dict(operators(content)), parity)
-
-
-def refusal(converted: Converted) -> str:
+def refusal(made: Made) -> str:
     """Return the line that says why a model was not written."""
-    assert converted.card.file is not None
-    parity, tolerance = converted.parity, TOLERANCES[converted.card.file.precision]
-    return (
-        f"{converted.card.file.name} was not written, it strays too far from the trained model: "
+    parity, tolerance = made.parity, TOLERANCES[made.precision]
+    line = (
+        f"{made.path.name} was not written, it strays too far from the trained model: "
         f"largest probability difference {parity.prob_difference:.4f} (at most "
         f"{tolerance.prob_difference}), same label on {100 * parity.agreement:.1f} % of windows "
-        f"(at least {100 * tolerance.agreement:.1f}), UAR {parity.uar:.1f} against "
-        f"{parity.uar_keras:.1f} (at most {tolerance.uar_loss} lost)"
+        f"(at least {100 * tolerance.agreement:.1f})"
     )
+    if parity.uar is not None and parity.uar_keras is not None:
+        line += (
+            f", UAR {parity.uar:.1f} against {parity.uar_keras:.1f} "
+            f"(at most {tolerance.uar_loss} lost)"
+        )
+    return line
 
 
 def run(args: argparse.Namespace) -> None:
+    interpreter_module()  # before TensorFlow: see convert.tflite.to_tflite
     fold = fold_folder(args.run_dir)
-    out = args.out or fold / "tflite"
     card = Card.read(fold / "card.json")
-    name = args.name or card.name
-    models = {precision: convert(fold, precision, name) for precision in args.precision}
-    held_out = card.provenance.get("n_held_out_clips", 0)
-    checked = "held-out clips" if held_out else "training clips (the run held nobody out)"
-    show(models, checked)
-    write_json(
-        out / f"{name}.parity.json",
-        {
-            "checked_on": checked,
-            "models": {
-                precision: {
-                    "n_bytes": len(model.content),
-                    "operators": model.operators,
-                    **model.parity.to_json(),
-                }
-                for precision, model in models.items()
-            },
-        },
-    )
-    for model in models.values():
-        assert model.card.file is not None
-        if model.parity.within:
-            path = out / model.card.file.name
-            write_bytes(path, model.content)
-            model.card.write(path.with_suffix(".json"))
-            print(path)
-    if refused := [refusal(model) for model in models.values() if not model.parity.within]:
+    trained = Run(fold, args.name or card.name)
+    if args.bundle:
+        out = args.bundle.parent
+    else:
+        out = args.out or fold / ("waveform" if args.waveform else args.to)
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".", dir=out) as name:
+        folder = Path(name)
+        if args.waveform:
+            models = waveform.make(trained, folder)
+        else:
+            models = KINDS[args.to].make(trained, args.precision, folder)
+        show(models, checked_on(card, args.waveform))
+        if args.to == "coreml":
+            show_operators(coreml.operators_before(trained), models[0])
+        accepted = [model for model in models if model.within]
+        if args.bundle:
+            for model in accepted:
+                bundle.write(args.bundle, model.path)
+                print(args.bundle)
+        else:
+            report(out, trained.name, args, models, checked_on(card, args.waveform))
+            for model in accepted:
+                move_into(model.path.with_suffix(".json"), out)
+                print(move_into(model.path, out))
+    if refused := [refusal(model) for model in models if not model.within]:
         raise ModelError("; ".join(refused))
 
 
-def show(models: dict[str, Converted], checked: str) -> None:
+def checked_on(card: Card, hears_samples: bool) -> str:
+    """Return what the models were compared on, in words."""
+    if hears_samples:
+        return "recordings of the demo"
+    held_out = card.provenance.get("n_held_out_clips", 0)
+    return "held-out clips" if held_out else "training clips (the run held nobody out)"
+
+
+def report(
+    out: Path, name: str, args: argparse.Namespace, models: list[Made], checked: str
+) -> None:
+    """Write what was measured as JSON."""
+    kind = "waveform." if args.waveform else {"tflite": "", "coreml": "coreml."}[args.to]
+    figures = {model.kind: model.to_json() for model in models}
+    write_json(out / f"{name}.{kind}parity.json", {"checked_on": checked, "models": figures})
+
+
+def show(models: list[Made], checked: str) -> None:
     """Print how the models compare with the trained one, and what operators they consist of."""
     console = Console()
-    parity = next(iter(models.values())).parity
+    parity = models[0].parity
     print(
         f"Against the trained model, on {parity.n_windows} windows of {parity.n_clips} {checked}:"
     )
     table = Table("model", "KB", "max. prob. difference", "same label %", "UAR", "trained")
-    for precision, model in models.items():
+    for model in models:
+        uars = (model.parity.uar, model.parity.uar_keras)
         table.add_row(
-            precision,
-            f"{len(model.content) / 1000:.0f}",
+            model.kind,
+            f"{model.n_bytes / 1000:.0f}",
             f"{model.parity.prob_difference:.5f}",
             f"{100 * model.parity.agreement:.2f}",
-            f"{model.parity.uar:.2f}",
-            f"{model.parity.uar_keras:.2f}",
+            *("-" if uar is None else f"{uar:.2f}" for uar in uars),
         )
     console.print(table)
-    table = Table("operator", *models)
-    for operator in sorted({operator for m in models.values() for operator in m.operators}):
-        table.add_row(operator, *(str(m.operators.get(operator, "")) for m in models.values()))
-    table.add_row("all", *(str(sum(m.operators.values())) for m in models.values()))
+    for line in {model.on_device_line for model in models} - {""}:
+        print(line)
+    table = Table("operator", *(model.kind for model in models))
+    for operator in sorted({operator for m in models for operator in m.operators}):
+        table.add_row(operator, *(str(m.operators.get(operator, "")) for m in models))
+    table.add_row("all", *(str(sum(m.operators.values())) for m in models))
     console.print(table)
+
+
+def show_operators(before: dict[str, int], model: Made) -> None:
+    """Print what our passes are worth."""
+    table = Table("operator", "by coremltools alone", "here")
+    for operator in sorted({*before, *model.operators}):
+        numbers = (operators.get(operator, "") for operators in (before, model.operators))
+        table.add_row(operator, *(str(n) for n in numbers))
+    table.add_row("all", str(sum(before.values())), str(sum(model.operators.values())))
+    Console().print(table)
 
 
 def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    known = KINDS[args.to].PRECISIONS
+    if args.bundle:
+        args.precision = args.precision or [{"tflite": "int8", "coreml": "half"}[args.to]]
+        if len(args.precision) > 1 or args.waveform or args.out:
+            parser.error("--bundle takes one --precision, and neither --out nor --waveform")
+        if args.bundle.suffix != ".zip":
+            parser.error(f"--bundle: expected a name that ends in .zip, not {args.bundle}")
+    if args.waveform and args.precision:
+        parser.error("--waveform is float32; it takes no --precision")
+    args.precision = args.precision or known
+    if wrong := set(args.precision) - set(known):
+        parser.error(f"--to {args.to} has no {', '.join(sorted(wrong))}; it has {', '.join(known)}")
     try:
         return exit_code(lambda: run(args), args.debug)
     except KeyboardInterrupt:

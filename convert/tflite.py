@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from edge.model import interpreter_module
+from convert.parity import TOLERANCES, measure
+from convert.run import Made, Run
+from edge.model import Model, interpreter_module
 from edge.quiet import quiet_native
 
 PRECISIONS = ("float32", "float16", "dynamic", "int8")
 
 
-def to_tflite(saved_model: Path, precision: str, calibration: np.ndarray) -> bytes:
+def to_tflite(saved_model: Path, precision: str, calibration: np.ndarray | None = None) -> bytes:
     """Return a TFLite model of fixed shapes, with builtin operators only.
 
     Parameters
@@ -25,7 +27,8 @@ def to_tflite(saved_model: Path, precision: str, calibration: np.ndarray) -> byt
         One of `PRECISIONS`. "dynamic" stores int8 weights and computes on float input; "int8" is
         int8 throughout, input and output included.
     calibration : float32, shape (n, n_rows, n_features)
-        Normalised windows from training clips, to measure the ranges of an int8 model.
+        Normalised windows from training clips, to measure the ranges of an int8 model; needed for
+        that alone.
     """
     # Loaded after TensorFlow, tflite-runtime 2.14 finds TensorFlow's symbols in place of its own
     # and reads no model ("vector::reserve"); loaded before it, both work.
@@ -41,6 +44,8 @@ def to_tflite(saved_model: Path, precision: str, calibration: np.ndarray) -> byt
         if precision == "float16":
             converter.target_spec.supported_types = [tf.float16]
         if precision == "int8":
+            if calibration is None:
+                raise ValueError("int8 needs calibration windows")
 
             def representative() -> Iterator[list[np.ndarray]]:
                 for window in calibration:
@@ -62,3 +67,15 @@ def operators(content: bytes) -> Counter[str]:
         experimental_op_resolver_type=module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
     )
     return Counter(op["op_name"] for op in interpreter._get_ops_details())
+
+
+def make(run: Run, precisions: Iterable[str], folder: Path) -> list[Made]:
+    """Convert a run to ``folder``, and measure each model with the device's own code."""
+    made, arrays = [], run.windows()
+    for precision in precisions:
+        path = folder / f"{run.name}.{precision}.tflite"
+        path.write_bytes(to_tflite(run.saved_model, precision, arrays["calibration"]))
+        card = run.write_card(path, precision)
+        parity = measure(Model(path).probs, arrays, card, TOLERANCES[precision])
+        made.append(Made(path, card, dict(operators(path.read_bytes())), parity))
+    return made

@@ -17,6 +17,7 @@ import numpy as np
 
 from edge import demo
 from edge.audio import PCM_FORMATS, file_blocks, pcm_blocks
+from edge.coreml import COMPUTE_UNITS
 from edge.errors import ModelError, exit_code
 from edge.gate import KINDS, GateSettings, SpeechGate
 from edge.model import DEFAULT_MODEL, Model
@@ -52,7 +53,10 @@ def build_parser() -> argparse.ArgumentParser:
         help="hear files at the speed of sound, like a microphone",
     )
     add("--model", type=Path, default=DEFAULT_MODEL, metavar="FILE",
-        help=".tflite file with its card beside it; default: the shipped one")  # fmt: skip
+        help=".tflite (on macOS also .mlpackage) with its card beside it, or a bundle (.zip); "
+        "default: the shipped one")  # fmt: skip
+    add("--compute-units", choices=COMPUTE_UNITS, default="all",
+        help="what may run an .mlpackage; default: all")  # fmt: skip
     add("--threads", type=_count, default=1, metavar="N", help="for the model; default: 1")
     add("--debug", action="store_true", help="show the traceback of an error")
 
@@ -183,7 +187,7 @@ def run(args: argparse.Namespace) -> None:
 
         print("\n".join(device_lines()) or "no device can record")
         return
-    model = Model(args.model, args.threads)
+    model = Model(args.model, args.threads, args.compute_units)
     frontend = model.card.frontend
     if not frontend.streamable:
         raise ModelError(

@@ -24,9 +24,10 @@ class ModelFile:
     name : str
         File name, in the card's own folder.
     sha256 : str
-        Hash of its bytes, in hexadecimal.
+        `content_sha256` of it.
     precision : str
-        "float32", "float16", "dynamic" or "int8".
+        "float32", "float16", "dynamic" or "int8" of TFLite; "half", "linear8", "palette6" or
+        "palette4" of Core ML.
     """
 
     name: str
@@ -115,7 +116,36 @@ class Card:
         except (TypeError, ValueError) as error:
             raise ModelError(f"{path}: {error}") from error
 
+    @classmethod
+    def read_for(cls, model: Path) -> Card:
+        """Read the card beside a model file; ModelError if the file is not the one it is for."""
+        if not model.exists():
+            raise ModelError(f"{model}: cannot read the model (no such file)")
+        card = cls.read(model.with_suffix(".json"))
+        if card.file is None or card.file.name != model.name:
+            named = None if card.file is None else card.file.name
+            raise ModelError(f"{model}: its card belongs to {named!r}; convert the model again")
+        try:
+            found = content_sha256(model)
+        except OSError as error:
+            raise ModelError(f"{model}: cannot read the model ({error.strerror})") from error
+        if found != card.file.sha256:
+            raise ModelError(
+                f"{model}: SHA-256 differs from the card's; the file is damaged or belongs to "
+                "another card: copy or convert both again"
+            )
+        return card
+
 
 def sha256(content: bytes) -> str:
     """Return the SHA-256 of ``content`` in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
+
+
+def content_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file; of a folder, that of its files' names and hashes."""
+    if path.is_file():
+        return sha256(path.read_bytes())
+    files = sorted(f for f in path.rglob("*") if f.is_file())
+    lines = [f"{f.relative_to(path).as_posix()} {sha256(f.read_bytes())}\n" for f in files]
+    return sha256("".join(lines).encode())

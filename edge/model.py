@@ -1,19 +1,26 @@
-"""A converted model on the device: a TFLite file and its card, checked against each other."""
+"""A converted model on the device: a file and its card, checked against each other."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from edge.card import Card, sha256
+from edge.bundle import unzip_model, unzipped_model
+from edge.card import Card
+from edge.coreml import CoreMLRuntime
 from edge.errors import ModelError
 from edge.quiet import quiet_native
 
-DEFAULT_MODEL = Path(__file__).parent / "models" / "emodb.int8.tflite"
+# The shipped model, or the one of the unzipped bundle that this program came in.
+DEFAULT_MODEL = (
+    unzipped_model(Path(__file__).parent.parent)
+    or Path(__file__).parent / "models" / "emodb.int8.tflite"
+)
 
 # Both have the same Interpreter class; edge/requirements.txt installs one of them.
 RUNTIMES = ("tflite_runtime", "ai_edge_litert")
@@ -35,15 +42,25 @@ def interpreter_module() -> Any:
     return importlib.import_module(f"{runtime()}.interpreter")
 
 
+class Runtime(Protocol):
+    """Whatever computes a model."""
+
+    def logits(self, features: np.ndarray) -> np.ndarray:
+        """Map normalised features (1, n_rows, n_features) to logits (n_labels,)."""
+
+
 class Model:
     """A window of features in, a probability for each label out.
 
     Parameters
     ----------
     path : Path
-        The ``.tflite`` file; its card is the ``.json`` of the same name.
+        A ``.tflite`` file, or on macOS an ``.mlpackage``, whose card is the ``.json`` of the same
+        name beside it; or a bundle (``.zip``), which holds both.
     n_threads : int
-        Threads for one inference.
+        Threads for one inference (TFLite).
+    compute_units : str
+        Which of `edge.coreml.COMPUTE_UNITS` may be used (Core ML).
 
     Raises
     ------
@@ -51,47 +68,26 @@ class Model:
         If file or card is missing or damaged, or one does not fit the other.
     """
 
-    def __init__(self, path: Path = DEFAULT_MODEL, n_threads: int = 1) -> None:
+    def __init__(
+        self, path: Path = DEFAULT_MODEL, n_threads: int = 1, compute_units: str = "all"
+    ) -> None:
         if n_threads < 1:
             raise ValueError(f"n_threads must be at least 1, not {n_threads}")
-        if path.suffix != ".tflite":
-            raise ModelError(f"{path}: expected a .tflite file (its card lies beside it as .json)")
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise ModelError(f"{path}: cannot read the model ({error.strerror})") from error
-        self.card = Card.read(path.with_suffix(".json"))
-        if self.card.file is None or self.card.file.name != path.name:
-            named = None if self.card.file is None else self.card.file.name
-            raise ModelError(f"{path}: its card belongs to {named!r}; convert the model again")
-        if sha256(content) != self.card.file.sha256:
+        if path.suffix == ".zip":
+            # Kept as long as the model: Core ML may read its package again.
+            self._unzipped = tempfile.TemporaryDirectory(prefix="edge-")
+            path = unzip_model(path, Path(self._unzipped.name))
+        if path.suffix not in (".tflite", ".mlpackage"):
             raise ModelError(
-                f"{path}: SHA-256 differs from the card's; the file is damaged or belongs to "
-                "another card: copy or convert both again"
+                f"{path}: expected a .tflite file (its card lies beside it as .json), a bundle "
+                "(.zip), or on macOS an .mlpackage"
             )
-        try:
-            with quiet_native():  # the runtime announces its delegate
-                self._interpreter = interpreter_module().Interpreter(
-                    model_content=content, num_threads=n_threads
-                )
-                self._interpreter.allocate_tensors()
-        except (RuntimeError, ValueError) as error:
-            raise ModelError(f"{path}: {runtime()} cannot run it ({error})") from error
-        (self._input,) = self._interpreter.get_input_details()
-        (self._output,) = self._interpreter.get_output_details()
-        self._require(
-            path, "input", self._input, (1, self.card.n_rows, self.card.frontend.n_features)
+        self.card = Card.read_for(path)
+        self.runtime: Runtime = (
+            TFLiteRuntime(path, self.card, n_threads)
+            if path.suffix == ".tflite"
+            else CoreMLRuntime(path, self.card, compute_units)
         )
-        self._require(path, "output", self._output, (1, len(self.card.labels)))
-
-    @staticmethod
-    def _require(path: Path, what: str, tensor: dict[str, Any], shape: tuple[int, ...]) -> None:
-        found = tuple(int(n) for n in tensor["shape"])
-        if found != shape or tensor["dtype"] not in (np.float32, np.int8):
-            raise ModelError(
-                f"{path}: the card says {what} float32 or int8 {shape}, "
-                f"the model has {np.dtype(tensor['dtype'])} {found}"
-            )
 
     def logits(self, window: np.ndarray) -> np.ndarray:
         """Return the outputs for one window.
@@ -108,13 +104,44 @@ class Model:
         expected = (self.card.n_rows, self.card.frontend.n_features)
         if window.shape != expected:
             raise ValueError(f"window: expected shape {expected}, not {window.shape}")
-        self._interpreter.set_tensor(self._input["index"], quantize(window[None], self._input))
-        self._interpreter.invoke()
-        return dequantize(self._interpreter.get_tensor(self._output["index"]), self._output)[0]
+        return self.runtime.logits(window[None])
 
     def probs(self, window: np.ndarray) -> np.ndarray:
         """Return the probability of each label, float32 (n_labels,), for one window."""
         return softmax(self.logits(window) / self.card.temperature)
+
+
+class TFLiteRuntime:
+    """One ``.tflite`` file; `Model` has checked it against its card's hash."""
+
+    def __init__(self, path: Path, card: Card, n_threads: int = 1) -> None:
+        try:
+            with quiet_native():  # the runtime announces its delegate
+                self._interpreter = interpreter_module().Interpreter(
+                    model_content=path.read_bytes(), num_threads=n_threads
+                )
+                self._interpreter.allocate_tensors()
+        except (RuntimeError, ValueError) as error:
+            raise ModelError(f"{path}: {runtime()} cannot run it ({error})") from error
+        (self.input,) = self._interpreter.get_input_details()
+        (self.output,) = self._interpreter.get_output_details()
+        self._require(path, "input", self.input, (1, card.n_rows, card.frontend.n_features))
+        self._require(path, "output", self.output, (1, len(card.labels)))
+
+    @staticmethod
+    def _require(path: Path, what: str, tensor: dict[str, Any], shape: tuple[int, ...]) -> None:
+        found = tuple(int(n) for n in tensor["shape"])
+        if found != shape or tensor["dtype"] not in (np.float32, np.int8):
+            raise ModelError(
+                f"{path}: the card says {what} float32 or int8 {shape}, "
+                f"the model has {np.dtype(tensor['dtype'])} {found}"
+            )
+
+    def logits(self, features: np.ndarray) -> np.ndarray:
+        """Map normalised features (1, n_rows, n_features) to logits (n_labels,), float32."""
+        self._interpreter.set_tensor(self.input["index"], quantize(features, self.input))
+        self._interpreter.invoke()
+        return dequantize(self._interpreter.get_tensor(self.output["index"]), self.output)[0]
 
 
 def quantize(values: np.ndarray, tensor: dict[str, Any]) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -39,3 +40,16 @@ def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON (no NaN), whole or not at all."""
     text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
     write_bytes(path, text.encode() + b"\n")
+
+
+def move_into(source: Path, folder: Path) -> Path:
+    """Move a finished file or folder on the same disk into ``folder``, in place of an older one."""
+    target = folder / source.name
+    if target.is_dir():  # a folder cannot be replaced in one step: the old one is moved aside
+        aside = Path(tempfile.mkdtemp(prefix=".", dir=folder))
+        target.replace(aside / target.name)
+        source.replace(target)
+        shutil.rmtree(aside)
+    else:
+        source.replace(target)
+    return target

@@ -209,7 +209,7 @@ def test_all_four_precisions_answer_like_the_trained_model(holdout_run, tmp_path
         assert operators <= allowed, precision
         assert precision == "float16" or "DEQUANTIZE" not in operators
         assert stored["models"][precision]["operators"]["RESHAPE"] == 1
-    assert model._input["dtype"] == model._output["dtype"] == np.int8
+    assert model.runtime.input["dtype"] == model.runtime.output["dtype"] == np.int8
 
 
 def test_every_variant_converts_to_int8_without_falling_back_to_float(tmp_path):
