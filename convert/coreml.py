@@ -131,6 +131,12 @@ def _first_layers(model: MLModel) -> list[str]:
     return names
 
 
+def operators(model: MLModel) -> Counter[str]:
+    """Return how often each operator occurs in a program that has not been saved yet."""
+    main = model._mil_program.functions["main"]
+    return Counter(op.op_type for op in main.operations if op.op_type != "const")
+
+
 def make(run: Run, precisions: Iterable[str], folder: Path) -> list[Made]:
     """Convert a run to ``folder``; what is measured is what the saved packages compute."""
     made, arrays, card = [], run.windows(), run.card
