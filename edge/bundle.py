@@ -80,6 +80,8 @@ def _unzip_model(path: Path, archive: zipfile.ZipFile, folder: Path) -> Path:
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
+    if not (folder / model).exists():
+        raise ModelError(f"{path}: {model} is missing from the bundle; copy it again")
     return folder / model
 
 

@@ -81,7 +81,7 @@ TARGETS = (
 
 # What a Raspberry Pi OS has before the install script runs, or what that would install with apt.
 PACKAGES = (
-    "python3", "python3-venv", "libsndfile1", "libportaudio2", "dash", "bash", "coreutils",
+    "libc-bin", "python3", "python3-venv", "libsndfile1", "libportaudio2", "dash", "bash", "coreutils",
     "findutils", "grep", "sed", "unzip",
 )  # fmt: skip
 
@@ -123,7 +123,7 @@ def wheels(target: Target) -> list[str]:
 
 
 def kept(name: str, recipe: object, build: Callable[[Path, Path], None]) -> Path:
-    """Return the folder ``name`` of the cache; ``build(work, folder)`` it if it has another recipe."""
+    """Return a folder of the cache, built by ``build(work, folder)`` if of another recipe."""
     digest = hashlib.sha256(repr((recipe, Path(__file__).read_text())).encode()).hexdigest()
     place = CACHE / name
     marker = place / ".recipe"
@@ -257,17 +257,18 @@ def run_install(target: Target) -> str:
         binds = ["/proc", "/dev", "/etc/resolv.conf", "/etc/hosts", certificates]
         inside = [
             "proot", "-0", "-q", emulator(target), "-r", str(root), "-w", "/srv/ser",
-            *(f"--bind={b}" for b in binds if Path(b).exists()), f"--bind={ROOT / 'edge'}:/srv/ser/edge",
+            *(f"--bind={b}" for b in binds if Path(b).exists()),
+            f"--bind={ROOT / 'edge'}:/srv/ser/edge",
             "/usr/bin/env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root",
             *(f"{k}={v}" for k, v in os.environ.items() if k.lower().endswith("_proxy")
               or k in ("PIP_INDEX_URL", "PIP_CERT")),
-            "bash", "/srv/ser/edge/deploy/install.sh",
         ]  # fmt: skip
-        first = call([*inside, "--yes"], "the install script")
-        if '"event": "estimate"' not in first and "first estimate" not in first:
-            raise SystemExit(f"error: the install script made no estimate:\n{first}")
-        call([*inside, "--yes"], "the install script's second run")
-        call([*inside, "--undo", "--yes"], "undoing the install")
+        call([*inside, "/sbin/ldconfig"], "ldconfig")  # installing the packages would have run it
+        script = [*inside, "bash", "/srv/ser/edge/deploy/install.sh", "--yes"]
+        for options in ([], [], ["--undo"]):
+            done = subprocess.run([*script, *options], capture_output=True, text=True, check=False)
+            if done.returncode or not (options or '"estimate"' in done.stdout):
+                raise SystemExit(f"error: {script} {options}:\n{done.stdout}{done.stderr}")
         left = [p for p in (root / "opt").iterdir() if p.name != "site"]
         if left:
             raise SystemExit(f"error: undoing the install left {left}")

