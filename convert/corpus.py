@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
+from convert.frontend import heard_first
 from convert.mlprogram import answering
 from convert.run import Run, fold_folder
 from convert.waveform import coreml_probs, tflite_probs
 from edge.audio import read_file
 from edge.card import Card
 from edge.errors import AudioError, exit_code
-from edge.frontend import mfcc
 from edge.hardware import hardware
 from edge.model import Model, interpreter_module, softmax
 from edge.recognizer import HOP_S, hop_rows, window_starts
@@ -104,13 +104,13 @@ def run(args: argparse.Namespace) -> None:
     if not paths:
         raise AudioError(f"{args.clips}: expected .wav or .flac files")
     sound = [windows_of(read_file(p, card.frontend.sample_rate_hz), card) for p in paths]
-    heard = [np.stack([mfcc(samples, card.frontend) for samples in clip]) for clip in sound]
+    heard = [np.stack([heard_first(samples, card.frontend) for samples in clip]) for clip in sound]
     logits_of = trained.network()
 
     def answers(probs: Probs, clips: list[Any]) -> list[np.ndarray]:
         return [np.stack([probs(window) for window in clip]) for clip in clips]
 
-    expected = answers(lambda rows: softmax(logits_of(rows) / card.temperature), heard)
+    expected = answers(lambda window: softmax(logits_of(window) / card.temperature), heard)
     figures: dict[str, Any] = {}
     made = models(fold)
     for name, (path, probs, hears_samples) in made.items():
@@ -133,7 +133,7 @@ def run(args: argparse.Namespace) -> None:
         result["waveform_time_ratio"] = round(
             ratio(
                 whole,
-                lambda samples: features(mfcc(samples, card.frontend)),
+                lambda samples: features(heard_first(samples, card.frontend)),
                 [samples for clip in sound for samples in clip],
             ),
             2,

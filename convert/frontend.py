@@ -11,11 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from edge.frontend import Frontend, dct_basis, hann, mel_filters
+from edge.frontend import Frontend, dct_basis, hann, mel_filters, mfcc
+from edge.speaker import SpeakerNorm, prior
+
+
+def heard_first(samples: np.ndarray, frontend: Frontend) -> np.ndarray:
+    """Return the window (n_rows, n_features) for samples that are all that was heard of a voice."""
+    rows = mfcc(samples, frontend)
+    speaker = SpeakerNorm(frontend)
+    speaker.hear(rows)
+    return speaker.normalize(rows)
 
 
 def features(samples: Any, frontend: Frontend, n_rows: int) -> Any:
-    """Return normalised features (n_rows, n_mfcc) of samples (n_samples,), as TensorFlow."""
+    """Return what `heard_first` does, as TensorFlow."""
     import tensorflow as tf
 
     power = _power(_frames(samples, frontend, n_rows), frontend.n_fft)
@@ -23,10 +32,33 @@ def features(samples: Any, frontend: Frontend, n_rows: int) -> Any:
     db = tf.math.log(mel) * np.float32(10 / math.log(10))
     if frontend.top_db is not None:
         db = tf.maximum(db, tf.reduce_max(db) - np.float32(frontend.top_db))
-    # DCT and normalisation are one matrix and one row of numbers.
-    scale = np.array(frontend.scale)
-    basis = dct_basis(frontend.n_mels, frontend.n_mfcc) / scale
-    return tf.matmul(db, _f32(basis)) - _f32(np.array(frontend.mean) / scale)
+    mean, scale = np.array(frontend.mean), np.array(frontend.scale)
+    if frontend.n_mfcc:  # DCT and normalisation are one matrix and one row of numbers
+        basis = dct_basis(frontend.n_mels, frontend.n_mfcc) / scale
+        return tf.matmul(db, _f32(basis)) - _f32(mean / scale)
+    if not frontend.adapt_s:
+        return (db - _f32(mean)) / _f32(scale)
+    return _adapted(db, frontend, n_rows)
+
+
+def _adapted(rows: Any, frontend: Frontend, n_rows: int) -> Any:
+    """Return rows normalised by `edge.speaker.adapted` of themselves."""
+    import tensorflow as tf
+
+    before = prior(frontend)
+    mean = tf.reduce_mean(rows, axis=0, keepdims=True)
+    variance = tf.reduce_mean(tf.square(rows - mean), axis=0, keepdims=True)
+    share = n_rows / (before.n_rows + n_rows)
+    difference = mean - _f32(before.mean[None])
+    # The level is taken from what was heard alone.
+    shift = difference - tf.reduce_mean(difference, axis=1, keepdims=True)
+    centre = mean - np.float32(1 - share) * shift
+    spread = (
+        _f32((1 - share) * before.variance[None])
+        + np.float32(share) * variance
+        + np.float32(share * (1 - share)) * tf.square(shift)
+    )
+    return (rows - centre) / tf.sqrt(spread)
 
 
 def _frames(samples: Any, frontend: Frontend, n_rows: int) -> Any:

@@ -1,7 +1,8 @@
 """Models that hear samples: one window in, probabilities out, the front end inside the graph.
 
 For programs in Swift, Kotlin, C++ or JavaScript that have no front end of their own. Everything is
-float32: the rounding of float16 would hide quiet bands behind loud ones.
+float32: the rounding of float16 would hide quiet bands behind loud ones. Each window stands alone:
+a front end that adapts to the speaker knows no more of them than this window.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from convert import coreml, tflite
-from convert.frontend import features
+from convert.frontend import features, heard_first
 from convert.graph import with_probs
 from convert.mlprogram import MLProgram
 from convert.parity import TOLERANCES, measure
@@ -22,7 +23,6 @@ from convert.run import Made, Run
 from edge import demo
 from edge.audio import read_file
 from edge.card import Card
-from edge.frontend import mfcc
 from edge.model import interpreter_module
 from edge.quiet import quiet_native
 
@@ -33,7 +33,7 @@ def graph_of(saved_model: Path, card: Card) -> Any:
     """Return "samples", float32 (n_samples,) in [-1, 1], to "probs" (1, n_labels).
 
     ``n_samples`` is what ``card.frontend.n_samples(card.n_rows)`` says: one window. The answer is
-    that of `edge.frontend.mfcc` and the model in ``saved_model``.
+    that of `convert.frontend.heard_first` and the model in ``saved_model``.
     """
     frontend, n_rows = card.frontend, card.n_rows
     shape = (frontend.n_samples(n_rows),)
@@ -116,7 +116,7 @@ def sound_windows(run: Run) -> dict[str, np.ndarray]:
         starts = range(0, len(samples) - n + 1, max(1, n // 4))
         windows += [samples[start : start + n] for start in starts]
         owners += [number] * len(starts)
-    logits = [answer(mfcc(samples, card.frontend)) for samples in windows]
+    logits = [answer(heard_first(samples, card.frontend)) for samples in windows]
     return {
         "windows": np.stack(windows), "owners": np.array(owners), "logits": np.stack(logits),
     }  # fmt: skip

@@ -81,8 +81,8 @@ TARGETS = (
 
 # What a Raspberry Pi OS has before the install script runs, or what that would install with apt.
 PACKAGES = (
-    "libc-bin", "python3", "python3-venv", "libsndfile1", "libportaudio2", "dash", "bash", "coreutils",
-    "findutils", "grep", "sed", "unzip",
+    "libc-bin", "python3", "python3-venv", "libsndfile1", "libportaudio2", "dash", "bash",
+    "coreutils", "findutils", "grep", "sed",
 )  # fmt: skip
 
 # Stands in for a module that the target lacks: the demo's recordings need no resampling.
@@ -278,16 +278,19 @@ def run_install(target: Target) -> str:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.arm", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="SUITE-ARCHITECTURE", help="default: all")
-    parser.add_argument("--install", action="store_true", help="the install script too (arm64)")
+    parser.add_argument(
+        "--install", action="store_true", help="the install script instead of the demo"
+    )
     args = parser.parse_args(argv)
     known = {target.name: target for target in TARGETS}
     if wrong := set(args.names) - set(known):
         parser.error(f"unknown {', '.join(sorted(wrong))}; expected {', '.join(known)}")
     parts: list[tuple[str, Callable[[Target], str], Target]] = []
     for name in args.names or known:
-        parts.append((f"demo on {name}", run_demo, known[name]))
-        if args.install and known[name].architecture == "arm64":
+        if args.install:
             parts.append((f"install on {name}", run_install, known[name]))
+        else:
+            parts.append((f"demo on {name}", run_demo, known[name]))
     for what, part, target in parts:
         try:
             print(f"{what}: {part(target)}", flush=True)

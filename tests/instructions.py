@@ -36,6 +36,7 @@ from edge.audio import read_file
 from edge.frontend import MfccStream
 from edge.model import Model, softmax
 from edge.recognizer import Recognizer
+from edge.speaker import SpeakerNorm
 stage, n = sys.argv[1], int(sys.argv[2])
 model = Model()
 card, frontend = model.card, model.card.frontend
@@ -43,14 +44,15 @@ recognizer, stream = Recognizer(model), MfccStream(frontend)
 hop = recognizer.hop_rows * frontend.hop_samples
 speech = np.concatenate([read_file(c.path, frontend.sample_rate_hz) for c in demo.clips()])
 stream.push(speech[:frontend.n_fft])
-rows = np.zeros((card.n_rows, frontend.n_mfcc), np.float32)
-normal = frontend.normalize(rows)[None]
+rows = np.zeros((card.n_rows, frontend.n_features), np.float32)
+speaker = SpeakerNorm(frontend)
+normal = speaker.normalize(rows)[None]
 recognizer.push(speech[:frontend.n_samples(card.n_rows)])
 at = frontend.n_samples(card.n_rows)
 blocks = [speech[at + i * hop:at + (i + 1) * hop] for i in range(25)]
 run = {
     "features": lambda block: stream.push(block),
-    "normalize": lambda block: frontend.normalize(rows),
+    "normalize": lambda block: (speaker.hear(rows[:recognizer.hop_rows]), speaker.normalize(rows)),
     "model": lambda block: model.runtime.logits(normal),
     "estimate": lambda block: recognizer.push(block),
 }[stage]
@@ -101,7 +103,7 @@ def main(argv: list[str] | None = None) -> int:
             "numpy": version("numpy"),
             "runtime": f"{runtime()} {version(runtime())}",
             "instructions": stages,
-            "aarch64": "not run: Debian's qemu-user is static and takes no plugins, so cannot count",
+            "aarch64": "not run, Debian's qemu-user takes no plugins and cannot count",
         },
     )
     print(stages)

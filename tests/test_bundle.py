@@ -57,7 +57,7 @@ def relisted(path, change):
 def test_a_bundle_answers_like_its_model(packed):
     model = Model(packed)
     assert model.card.file.name == "mine.int8.tflite"
-    rows = np.random.default_rng(0).normal(size=(model.card.n_rows, model.card.frontend.n_mfcc))
+    rows = np.random.default_rng(0).normal(size=(model.card.n_rows, model.card.frontend.n_features))
     rows = rows.astype(np.float32)
     np.testing.assert_array_equal(model.logits(rows), Model().logits(rows))
 

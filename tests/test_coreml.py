@@ -225,7 +225,7 @@ LABELS = ("anger", "joy", "sadness")
 
 
 def tiny_card(n_rows=40, temperature=1.7):
-    frontend = STREAM.with_normalization(rng.normal(size=(9, STREAM.n_mfcc)))
+    frontend = STREAM.with_normalization(rng.normal(size=(9, STREAM.n_features)))
     provenance = {"corpus": "tones", "licence": "CC0 1.0", "date": "2026-01-01"}
     return Card("tiny", LABELS, frontend, n_rows, temperature=temperature, provenance=provenance)
 
@@ -248,7 +248,7 @@ def saved_models(tmp_path_factory):
     def saved(name):
         if not (folder / name).exists():
             config = dataclasses.replace(PRESETS[name], n_blocks=2)
-            model = TimNet(config, card.n_rows, card.frontend.n_mfcc, len(LABELS))
+            model = TimNet(config, card.n_rows, card.frontend.n_features, len(LABELS))
             draw = np.random.default_rng(3)
             for variable in model.variables:
                 if len(variable.shape) == 1:
@@ -270,8 +270,8 @@ def test_every_variant_is_lean_and_answers_like_its_graph(saved_models, tmp_path
     assert "pad" not in operators
     probs = answering(path, card)
     for _ in range(3):
-        rows = rng.normal(size=(card.n_rows, card.frontend.n_mfcc)).astype("f4")
-        window = tf.constant(card.frontend.normalize(rows)[None])
+        rows = rng.normal(size=(card.n_rows, card.frontend.n_features)).astype("f4")
+        window = tf.constant(rows[None])
         np.testing.assert_allclose(probs(rows), graph(window)["probs"].numpy()[0], atol=0.01)
 
 
@@ -300,7 +300,7 @@ def test_smaller_weights_are_read_as_they_are_stored(program, tmp_path, precisio
     spec = (tmp_path / f"{precision}.mlpackage/Data/com.apple.CoreML/model.mlmodel").read_bytes()
     assert operator.encode() in spec
     full, small = (answering(tmp_path / f"{n}.mlpackage", card) for n in ("half", precision))
-    rows = rng.normal(size=(card.n_rows, card.frontend.n_mfcc)).astype("f4")
+    rows = rng.normal(size=(card.n_rows, card.frontend.n_features)).astype("f4")
     difference = np.abs(full(rows) - small(rows)).max()
     assert 0 < difference < limit
 
@@ -313,7 +313,7 @@ def test_a_package_says_what_it_is(program, tmp_path):
     coreml.save(program, tmp_path / "tiny.mlpackage")
     card = tiny_card()
     loaded = MLProgram(tmp_path / "tiny.mlpackage")
-    assert loaded.inputs == {"window": (1, card.n_rows, card.frontend.n_mfcc)}
+    assert loaded.inputs == {"window": (1, card.n_rows, card.frontend.n_features)}
     description = loaded.description
     assert description.predictedFeatureName == "label"
     assert description.input[0].type.multiArrayType.dataType == 65568  # FLOAT32
@@ -387,7 +387,7 @@ def test_the_device_runs_a_package_through_the_same_interface(package, monkeypat
         model = Model(package, compute_units="cpu-and-neural-engine")
     assert isinstance(model.runtime, CoreMLRuntime)
     assert model.runtime._model.units == coremltools.ComputeUnit.CPU_AND_NE
-    rows = rng.normal(size=(model.card.n_rows, model.card.frontend.n_mfcc)).astype("f4")
+    rows = rng.normal(size=(model.card.n_rows, model.card.frontend.n_features)).astype("f4")
     np.testing.assert_allclose(model.probs(rows), answering(package, model.card)(rows), atol=1e-3)
     np.testing.assert_allclose(
         softmax(model.logits(rows) / model.card.temperature).sum(), 1, rtol=1e-5
@@ -404,5 +404,5 @@ def test_core_ml_itself_answers_like_the_reference(package, units):
     model = Model(package, compute_units=units)
     expected = answering(package, model.card)
     for _ in range(5):
-        rows = rng.normal(size=(model.card.n_rows, model.card.frontend.n_mfcc)).astype("f4")
+        rows = rng.normal(size=(model.card.n_rows, model.card.frontend.n_features)).astype("f4")
         np.testing.assert_allclose(model.probs(rows), expected(rows), atol=0.02)

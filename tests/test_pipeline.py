@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -268,3 +269,58 @@ def test_the_published_recipe_trains_and_converts_but_does_not_stream(tiny_emodb
     model = out / "model" / "tflite" / "published.float32.tflite"
     assert edge(["--demo", "--model", str(model)]) == 1
     assert "cannot be streamed" in capsys.readouterr().err
+
+
+def test_a_core_ml_package_is_compared_and_its_operators_are_shown(holdout_run, tmp_path, capfd):
+    more = ["--to", "coreml", "--precision", "half", "palette6", "--name", "tiny"]
+    assert convert([str(holdout_run), "--out", str(tmp_path), *more]) == 0
+    shown = capfd.readouterr().out
+    assert "by coremltools alone" in shown
+    if platform.system() != "Darwin":
+        assert "Through Core ML itself: not run: needs macOS" in shown
+    stored = json.loads((tmp_path / "tiny.coreml.parity.json").read_text())
+    assert stored["models"]["half"]["prob_difference"] < 0.01
+    assert stored["models"]["half"]["agreement"] == 1
+    operators = stored["models"]["palette6"]["operators"]
+    assert operators.get("transpose", 0) + operators["reshape"] < 10
+    for precision in ("half", "palette6"):
+        package = tmp_path / f"tiny.{precision}.mlpackage"
+        assert Card.read_for(package).file.precision == precision
+    # Again, over what is there.
+    assert convert([str(holdout_run), "--out", str(tmp_path), *more]) == 0
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_models_that_hear_samples_come_from_a_run(holdout_run, tmp_path):
+    assert convert([str(holdout_run), "--out", str(tmp_path), "--waveform", "--name", "tiny"]) == 0
+    stored = json.loads((tmp_path / "tiny.waveform.parity.json").read_text())
+    assert set(stored["models"]) == {"waveform", "waveform-coreml"}
+    assert all(m["prob_difference"] < 1e-3 for m in stored["models"].values())
+
+
+def test_a_bundle_made_from_a_run_hears_a_file(holdout_run, tmp_path):
+    path = tmp_path / "tiny.zip"
+    assert convert([str(holdout_run), "--bundle", str(path)]) == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["tiny.zip"]
+    soundfile.write(tmp_path / "a.wav", np.zeros(16_000), 16_000)
+    done = subprocess.run(
+        [sys.executable, "-m", "edge", "--json", str(tmp_path / "a.wav"), "--model", str(path)],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.count('"estimate"') == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--to", "coreml", "--precision", "int8"], "--to coreml has no int8; it has half"),
+        (["--waveform", "--precision", "int8"], "--waveform is float32"),
+        (["--bundle", "a.tar"], "expected a name that ends in .zip, not a.tar"),
+        (["--bundle", "a.zip", "--out", "x"], "--bundle takes one --precision, and neither"),
+    ],
+)
+def test_conversions_that_do_not_exist_are_wrong_use(tmp_path, capsys, arguments, text):
+    with pytest.raises(SystemExit) as stopped:
+        convert([str(tmp_path), *arguments])
+    assert stopped.value.code == 2
+    assert text in capsys.readouterr().err

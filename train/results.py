@@ -163,9 +163,53 @@ def cost() -> str:
     return "\n".join([*lines, "", f"{speed['hardware']}, {speed['date']}."])
 
 
+def parity() -> str:
+    """Return how every kind of converted model answers beside the trained one."""
+    stored = load(ROOT / "convert/results/parity.json")
+    lines = [
+        "| model | KB | same label, clips | same label, windows | largest difference, windows |",
+        "|---|---|---|---|---|",
+    ]
+    for name, model in stored["models"].items():
+        lines.append(
+            f"| {name} | {model['n_bytes'] / 1000:.0f} | {100 * model['clip_agreement']:.2f} % "
+            f"| {100 * model['window_agreement']:.2f} % | {model['prob_difference']:.6f} |"
+        )
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"On {stored['n_windows']} windows of {stored['n_clips']} clips of EMO-DB, "
+            f"{stored['hardware']}, {stored['date']} (`{stored['command']}`). The waveform model "
+            f"takes {stored['waveform_time_ratio']:.2f} of the time that the front end and the "
+            "float32 model take.",
+        ]
+    )
+
+
+def instructions() -> str:
+    """Return what an estimate costs, in instructions."""
+    stored = load(RESULTS / "instructions.json")
+    lines = ["| stage of an estimate | million instructions |", "|---|---|"]
+    for stage, number in stored["instructions"].items():
+        lines.append(f"| {stage} | {number / 1e6:.2f} |")
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"x86-64 under callgrind, Python {stored['python']}, NumPy {stored['numpy']}, "
+            f"{stored['runtime']}, {stored['date']} (`{stored['command']}`). "
+            f"On aarch64: {stored['aarch64']}.",
+        ]
+    )
+
+
+TABLES = (demo, recognition, shipped, cost, parity, instructions, *tables.TABLES)
+
+
 def with_tables(readme: str) -> str:
     """Return the README with every ``<!-- table: NAME -->`` block written anew."""
-    for table in (demo, recognition, shipped, cost, *tables.TABLES):
+    for table in TABLES:
         begin, end = f"<!-- table: {table.__name__} -->", "<!-- end -->"
         pattern = re.compile(f"({re.escape(begin)}\n).*?({re.escape(end)})", re.DOTALL)
         if not pattern.search(readme):
