@@ -1,6 +1,6 @@
 """From the graph of one window to a Core ML classifier, in float16 and smaller.
 
-coremltools translates the graph; three passes of our own then make it lean. Files are for macOS 13
+coremltools translates the graph; four passes of our own then make it lean. Files are for macOS 13
 and iOS 16 and later, and can be written on any system (`convert.mlprogram` checks them there).
 """
 
@@ -109,7 +109,7 @@ def compress(model: MLModel, precision: str) -> MLModel:
         ends = optimize.OpPalettizerConfig(mode="kmeans", nbits=6, weight_threshold=_MIN_ENTRIES)
         config = optimize.OptimizationConfig(
             layers,
-            op_type_configs={"linear": ends},
+            op_type_configs={"linear": ends, "matmul": ends},
             op_name_configs=dict.fromkeys(_first_layers(model), ends),
         )
         return optimize.palettize_weights(model, config)
@@ -221,6 +221,23 @@ def _passes() -> tuple[str, ...]:
         reduce = getattr(Builder, op.op_type)
         return reduce(x=source.x, axes=sorted(axes), keep_dims=False, before_op=op, name=op.name)
 
+    def slice_without_transpose(op: Any) -> Any:
+        """The same for a slice that drops axes."""
+        source = op.x.op if op.op_type == "slice_by_index" else None
+        if source is None or source.op_type != "transpose" or op.squeeze_mask is None:
+            return None
+        order = [int(axis) for axis in source.perm.val]
+        kept = [
+            axis for axis, dropped in zip(order, op.squeeze_mask.val, strict=True) if not dropped
+        ]
+        if kept != sorted(kept):
+            return None
+        names = ("begin", "end", "stride", "begin_mask", "end_mask", "squeeze_mask")
+        given = {name: getattr(op, name) for name in names}
+        place = np.argsort(order)
+        moved = {name: var.val[place] for name, var in given.items() if var is not None}
+        return Builder.slice_by_index(x=source.x, **moved, before_op=op, name=op.name)
+
     def conv_that_pads(op: Any) -> Any:
         """A convolution can pad its input itself."""
         if op.op_type != "conv" or op.pad_type.val != "valid" or op.x.op is None:
@@ -244,10 +261,12 @@ def _passes() -> tuple[str, ...]:
             thing.name = thing.name.replace("StatefulPartitionedCall/", "")
 
     rewrite("mean_without_transpose", mean_without_transpose)
+    rewrite("slice_without_transpose", slice_without_transpose)
     rewrite("conv_that_pads", conv_that_pads)
     rewrite("short_names", short_names)
     return (
         "ser::mean_without_transpose",
+        "ser::slice_without_transpose",
         "ser::conv_that_pads",
         "common::dead_code_elimination",
         "common::const_deduplication",

@@ -206,6 +206,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "real_div": _binary(np.divide),
     "maximum": _binary(np.maximum),
     "minimum": _binary(np.minimum),
+    "abs": _unary(np.abs),
     "tanh": _unary(np.tanh),
     "sqrt": _unary(np.sqrt),
     "square": _unary(np.square),
