@@ -18,6 +18,7 @@ import numpy as np
 from edge import demo
 from edge.audio import PCM_FORMATS, file_blocks, pcm_blocks
 from edge.coreml import COMPUTE_UNITS
+from edge.enroll import load as load_voice
 from edge.errors import ModelError, exit_code
 from edge.gate import KINDS, GateSettings, SpeechGate
 from edge.model import DEFAULT_MODEL, Model
@@ -28,6 +29,7 @@ from edge.smoothing import Smoothing
 
 # python -m edge COMMAND: a module of that name with a main(argv).
 COMMANDS = {
+    "enroll": "get to know a voice once, so as not to start as a stranger",
     "profile": "what it costs, stage by stage",
     "report": "a picture and a summary of what --record wrote",
     "soak": "a day of audio in a few minutes, every sample accounted for",
@@ -57,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
         "default: the shipped one")  # fmt: skip
     add("--compute-units", choices=COMPUTE_UNITS, default="all",
         help="what may run an .mlpackage; default: all")  # fmt: skip
+    add("--speaker", metavar="NAME", help="who speaks; first: python -m edge enroll NAME")
     add("--threads", type=_count, default=1, metavar="N", help="for the model; default: 1")
     add("--debug", action="store_true", help="show the traceback of an error")
 
@@ -207,6 +210,7 @@ def run(args: argparse.Namespace) -> None:
         Smoothing(args.average_s, args.dwell_s, args.uncertain_below),
         args.hop_s,
         status_s=args.status_s or (0.1 if watched or args.serve else STATUS_S),
+        known=load_voice(args.speaker, frontend) if args.speaker else None,
     )
     with contextlib.ExitStack() as stack:
         session = Session(recognizer, open_sinks(args, stack, live, watched))

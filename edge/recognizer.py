@@ -30,7 +30,7 @@ from edge.events import (
 from edge.gate import CHUNK_SAMPLES, SpeechGate
 from edge.model import Model
 from edge.smoothing import Smoother, Smoothing
-from edge.speaker import SpeakerNorm
+from edge.speaker import SpeakerNorm, Statistics
 from edge.windows import Window, Windows
 
 HOP_S = 0.25  # Assumed: four estimates a second.
@@ -69,6 +69,8 @@ class Recognizer:
         is filled up by repeating what there is.
     status_s : float
         Seconds from one `Status` to the next.
+    known : Statistics, optional
+        What an enrolment found of the speaker (`edge.enroll`).
 
     Attributes
     ----------
@@ -88,6 +90,7 @@ class Recognizer:
         hop_s: float = HOP_S,
         first_s: float = FIRST_S,
         status_s: float = STATUS_S,
+        known: Statistics | None = None,
     ) -> None:
         for name, value in (("hop_s", hop_s), ("first_s", first_s), ("status_s", status_s)):
             if not value > 0:
@@ -98,7 +101,7 @@ class Recognizer:
         row_s = frontend.hop_samples / self.rate_hz
         self.hop_rows = hop_rows(hop_s, row_s)
         first_rows = max(1, frontend.n_rows(round(first_s * self.rate_hz)))
-        self.speaker = SpeakerNorm(frontend)
+        self.speaker = SpeakerNorm(frontend, known)
         self.windows = Windows(card, first_rows, self.hop_rows)
         self.smoothing = smoothing or Smoothing()
         self.smoother = Smoother(self.smoothing, self.hop_rows * row_s)
