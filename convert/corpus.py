@@ -25,7 +25,7 @@ from convert.waveform import coreml_probs, tflite_probs
 from edge.audio import read_file
 from edge.card import Card
 from edge.errors import AudioError, exit_code
-from edge.hardware import hardware
+from edge.machine import hardware
 from edge.model import Model, interpreter_module, softmax
 from edge.recognizer import HOP_S, hop_rows, window_starts
 from edge.storage import write_json

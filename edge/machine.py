@@ -26,6 +26,11 @@ def description() -> dict[str, Any]:
     }
 
 
+def hardware() -> str:
+    """Return the processor and core count, in words."""
+    return f"{_processor()}, {os.cpu_count()} cores, {platform.machine()}"
+
+
 def condition() -> dict[str, Any]:
     """Return clock in MHz, temperature in degrees Celsius, and throttling, where they are told."""
     clock = _number("/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq")

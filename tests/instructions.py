@@ -19,7 +19,7 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-from edge.hardware import hardware
+from edge.machine import hardware
 from edge.model import runtime
 from edge.storage import write_json
 from tests.device import ROOT

@@ -45,8 +45,3 @@ def test_the_surest_answers_come_first():
     assert [round(p["coverage"], 2) for p in curve] == [0.25, 0.5, 0.75, 1.0]
     assert [round(p["right"], 2) for p in curve] == [1.0, 1.0, 0.67, 0.5]
     assert threshold(curve) == pytest.approx(0.8)
-
-
-def test_where_nothing_is_sure_enough_half_is_called_uncertain():
-    probs = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]])
-    assert threshold(coverage(probs, np.array([1, 1, 0, 0]))) == pytest.approx(0.8)

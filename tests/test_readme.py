@@ -3,7 +3,6 @@ from pathlib import Path
 
 import pytest
 
-from edge import tables
 from train import results
 
 ROOT = Path(__file__).parent.parent

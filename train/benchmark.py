@@ -112,7 +112,7 @@ def _timed(epoch: Callable[[], object]) -> float:
 
 
 def main(argv: list[str] | None = None) -> int:
-    from edge.hardware import hardware
+    from edge.machine import hardware
 
     parser = argparse.ArgumentParser(prog="python -m train.benchmark", description=__doc__)
     parser.add_argument("--epochs", type=int, default=5, help="timed, of each; default: 5")

@@ -24,7 +24,9 @@ from edge.storage import write_json, write_with
 from train.fit import clip_means, recall
 
 N_BINS = 10  # Assumed: of confidence, equally wide, as most reliability diagrams have.
-RIGHT = 0.95  # The share of answers that shall be right where the model does not say "uncertain".
+# Assumed: the surer half of the answers stands, the rest is called uncertain; of fewer, little
+# would be left to see.
+ANSWERED = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,14 +109,8 @@ def coverage(probs: np.ndarray, labels: np.ndarray) -> list[dict[str, float]]:
 
 
 def threshold(curve: list[dict[str, float]]) -> float:
-    """Return the confidence above which `RIGHT` of the answers are right, at best coverage.
-
-    Where no point of the curve is as good as that, the confidence that half of the clips reach.
-    """
-    good = [point for point in curve if point["right"] >= RIGHT]
-    if good:
-        return good[-1]["confidence"]
-    return min(curve, key=lambda point: abs(point["coverage"] - 0.5))["confidence"]
+    """Return the confidence that the share `ANSWERED` of the clips reaches."""
+    return min(curve, key=lambda point: abs(point["coverage"] - ANSWERED))["confidence"]
 
 
 def measured(found: Answers, temperature: float, uncertain_below: float) -> dict[str, Any]:

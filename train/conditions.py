@@ -10,25 +10,26 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import itertools
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import joblib
 import numpy as np
-from edge.events import Clip as ClipEvent
-from edge.events import Estimate, Utterance
-from edge.gate import SpeechGate
-from edge.machine import hardware
 from rich.console import Console
 
 from edge.audio import read_file
 from edge.errors import SerError, exit_code
+from edge.events import Clip as ClipEvent
+from edge.events import Estimate, Utterance
 from edge.frontend import mfcc
+from edge.gate import SpeechGate
+from edge.machine import hardware
 from edge.model import Model
 from edge.recognizer import Recognizer
 from edge.speaker import Statistics
@@ -99,7 +100,7 @@ def answer(model: Model, gate: str, clip: Spoken, known: Statistics | None = Non
     return Answer(said, stable, changes, heard_s)
 
 
-def uar(clips: list[Spoken], labels: list[str | None]) -> float:
+def uar(clips: list[Spoken], labels: Sequence[str | None]) -> float:
     """Return the recall in %; silence is a wrong answer."""
     names = sorted({clip.label for clip in clips})
     true = np.array([names.index(clip.label) for clip in clips])
@@ -118,47 +119,56 @@ def heard_in(change: Change | None, clips: list[Spoken]) -> list[Spoken]:
 
 
 def noises(data: Path, others: list[Spoken], rate_hz: int) -> dict[str, Change]:
-    """Return what adds each noise at 0 dB; ``others`` talk in the babble."""
-    found: dict[str, Change] = {
-        "white": lambda x, rng: coloured_noise(len(x), 0.0, rng),
-        "babble": lambda x, rng: sum(
-            np.resize(np.roll(others[i].samples, rng.integers(10**5)), len(x))
-            for i in rng.choice(len(others), N_BABBLE, replace=False)
-        ),
-    }
-    for folder in sorted((data / "esc10").glob("*")):
-        if not folder.is_dir():
-            continue
+    """Return what each noise sounds like beside a clip; ``others`` talk in the babble."""
+
+    def white(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return coloured_noise(len(x), 0.0, rng)
+
+    def babble(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        voices = [others[i].samples for i in rng.choice(len(others), N_BABBLE, replace=False)]
+        return np.sum([_from_anywhere(voice, len(x), rng) for voice in voices], axis=0)
+
+    found: dict[str, Change] = {"white": white, "babble": babble}
+    for folder in sorted((data / "esc10").glob("*/")):
         recordings = [read_file(path, rate_hz) for path in sorted(folder.glob("*.ogg"))]
-
-        def one(x: np.ndarray, rng: np.random.Generator, r: list = recordings) -> np.ndarray:
-            sounding = r[rng.integers(len(r))]
-            return np.resize(np.roll(sounding, rng.integers(len(sounding))), len(x))
-
-        found[folder.name.split(" - ")[-1].lower()] = one
+        found[folder.name.split(" - ")[-1].lower()] = functools.partial(_sound, recordings)
     return found
+
+
+def _sound(recordings: list[np.ndarray], x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return _from_anywhere(recordings[rng.integers(len(recordings))], len(x), rng)
+
+
+def _from_anywhere(sound: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Return ``n`` samples of a sound that goes round."""
+    return np.resize(np.roll(sound, rng.integers(len(sound))), n)
 
 
 def conditions(data: Path, others: list[Spoken], rate_hz: int) -> dict[str, Change | None]:
     """Return every condition by name."""
+
+    def noisy(make: Change, snr_db: float) -> Change:
+        return lambda x, rng: with_noise(x, make(x, rng), snr_db)
+
+    def louder(gain_db: float) -> Change:
+        return lambda x, rng: np.clip(x * np.float32(10 ** (gain_db / 20)), -1, 1)
+
+    def first(n_samples: int) -> Change:
+        return lambda x, rng: x[:n_samples]
+
     found: dict[str, Change | None] = {"clean": None}
     for name, make in noises(data, others, rate_hz).items():
         for snr_db in SNRS_DB:
-            found[f"{name} {snr_db:g} dB"] = lambda x, rng, make=make, snr_db=snr_db: with_noise(
-                x, make(x, rng), snr_db
-            )
+            found[f"{name} {snr_db:g} dB"] = noisy(make, snr_db)
     for gain_db in GAINS_DB:
-        found[f"gain {gain_db:+g} dB"] = lambda x, rng, gain_db=gain_db: np.clip(
-            x * np.float32(10 ** (gain_db / 20)), -1, 1
-        )
+        found[f"gain {gain_db:+g} dB"] = louder(gain_db)
     if (path := data / "rir" / "rir_clap.wav").exists():
         response = read_file(path, rate_hz)
         response = response[int(np.abs(response).argmax()) :]
         found["room"] = lambda x, rng: reverberant(x, response)
     found["telephone"] = lambda x, rng: band(x, rate_hz, *TELEPHONE_HZ)
     for seconds in SECONDS:
-        n = round(seconds * rate_hz)
-        found[f"first {seconds:g} s"] = lambda x, rng, n=n: x[:n]
+        found[f"first {seconds:g} s"] = first(round(seconds * rate_hz))
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edge.hardware import hardware
+from edge.machine import hardware
 from edge.storage import write_json, write_with
 from train.fit import recall
 
