@@ -105,7 +105,7 @@ def test_it_hears_loses_and_finds_a_real_stream(pulse, clips, tmp_path):
         pulse("pactl", "unload-module", module)
         wait_for(said("delivers nothing any more (unplugged?); waiting for it"), "it was missed")
         plug_in(pulse)
-        gap = wait_for(lambda e: e["event"] == "gap", "it was found again")
+        gap = wait_for(lambda e: e.get("reason") == "the microphone was away", "it was found again")
         wait_for(said("listening to default"), "it was heard again")
         pulse("paplay", "-d", "speaker", str(tmp_path / "clip.wav"))
         second = wait_for(lambda e: e["event"] == "utterance", "the second utterance")
@@ -117,8 +117,7 @@ def test_it_hears_loses_and_finds_a_real_stream(pulse, clips, tmp_path):
     assert process.returncode == 0
     for utterance in (first, second):
         assert utterance["duration_s"] == pytest.approx(len(samples) / rate, abs=1.0)
-    assert second["start_s"] > gap["end_s"] > gap["start_s"] >= first["end_s"]
-    assert gap["reason"] == "the microphone was away"
+    assert second["start_s"] >= gap["end_s"] > gap["start_s"] >= first["end_s"]
     assert gap["end_s"] - gap["start_s"] > 0.3
     gaps = [e for e in heard if e["event"] == "gap"]  # a null sink may be slow to begin
     assert summary["lost_s"] == pytest.approx(sum(g["end_s"] - g["start_s"] for g in gaps))
