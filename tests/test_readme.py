@@ -14,6 +14,10 @@ def test_the_tables_are_those_of_the_result_files(table):
     assert f"<!-- table: {table.__name__} -->\n{table()}\n<!-- end -->" in README
 
 
+def test_the_model_card_is_that_of_the_shipped_model():
+    assert (ROOT / "edge/models/emodb.md").read_text(encoding="utf-8") == results.model_card()
+
+
 def test_the_transcript_is_what_the_demo_prints():
     def labels(text):  # percentages may differ by one between runtimes
         return re.sub(r"\d+%", "", text)
