@@ -118,7 +118,30 @@ def heard_in(change: Change | None, clips: list[Spoken]) -> list[Spoken]:
     ]
 
 
-def noises(data: Path, others: list[Spoken], rate_hz: int) -> dict[str, Change]:
+@dataclasses.dataclass(frozen=True)
+class Surroundings:
+    """Recordings at the model's rate: ESC-10's classes by name, and a room's response or None."""
+
+    sounds: dict[str, list[np.ndarray]]
+    room: np.ndarray | None
+
+    @classmethod
+    def read(cls, data: Path, rate_hz: int) -> Surroundings:
+        """Read ``esc10/`` and ``rir/rir_clap.wav`` in the folder ``data``."""
+        sounds = {
+            folder.name.split(" - ")[-1].lower(): [
+                read_file(path, rate_hz) for path in sorted(folder.glob("*.ogg"))
+            ]
+            for folder in sorted((data / "esc10").glob("*/"))
+        }
+        room = None
+        if (path := data / "rir" / "rir_clap.wav").exists():
+            response = read_file(path, rate_hz)
+            room = response[int(np.abs(response).argmax()) :]
+        return cls(sounds, room)
+
+
+def noises(around: Surroundings, others: list[Spoken]) -> dict[str, Change]:
     """Return what each noise sounds like beside a clip; ``others`` talk in the babble."""
 
     def white(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -129,9 +152,8 @@ def noises(data: Path, others: list[Spoken], rate_hz: int) -> dict[str, Change]:
         return np.sum([_from_anywhere(voice, len(x), rng) for voice in voices], axis=0)
 
     found: dict[str, Change] = {"white": white, "babble": babble}
-    for folder in sorted((data / "esc10").glob("*/")):
-        recordings = [read_file(path, rate_hz) for path in sorted(folder.glob("*.ogg"))]
-        found[folder.name.split(" - ")[-1].lower()] = functools.partial(_sound, recordings)
+    for name, recordings in around.sounds.items():
+        found[name] = functools.partial(_sound, recordings)
     return found
 
 
@@ -144,7 +166,9 @@ def _from_anywhere(sound: np.ndarray, n: int, rng: np.random.Generator) -> np.nd
     return np.resize(np.roll(sound, rng.integers(len(sound))), n)
 
 
-def conditions(data: Path, others: list[Spoken], rate_hz: int) -> dict[str, Change | None]:
+def conditions(
+    around: Surroundings, others: list[Spoken], rate_hz: int
+) -> dict[str, Change | None]:
     """Return every condition by name."""
 
     def noisy(make: Change, snr_db: float) -> Change:
@@ -157,14 +181,12 @@ def conditions(data: Path, others: list[Spoken], rate_hz: int) -> dict[str, Chan
         return lambda x, rng: x[:n_samples]
 
     found: dict[str, Change | None] = {"clean": None}
-    for name, make in noises(data, others, rate_hz).items():
+    for name, make in noises(around, others).items():
         for snr_db in SNRS_DB:
             found[f"{name} {snr_db:g} dB"] = noisy(make, snr_db)
     for gain_db in GAINS_DB:
         found[f"gain {gain_db:+g} dB"] = louder(gain_db)
-    if (path := data / "rir" / "rir_clap.wav").exists():
-        response = read_file(path, rate_hz)
-        response = response[int(np.abs(response).argmax()) :]
+    if (response := around.room) is not None:
         found["room"] = lambda x, rng: reverberant(x, response)
     found["telephone"] = lambda x, rng: band(x, rate_hz, *TELEPHONE_HZ)
     for seconds in SECONDS:
@@ -216,6 +238,7 @@ def study(models: list[Path], corpus: corpora.Corpus, data: Path, n_jobs: int) -
     opened = [Model(path) for path in models]
     rate_hz = opened[0].card.frontend.sample_rate_hz
     spoken = [Spoken(c.speaker, c.label, read_file(c.path, rate_hz)) for c in corpus.clips]
+    around = Surroundings.read(data, rate_hz)
     tests = []
     for model, path in zip(opened, models, strict=True):
         strangers = set(model.card.provenance["held_out_speakers"])
@@ -228,14 +251,14 @@ def study(models: list[Path], corpus: corpora.Corpus, data: Path, n_jobs: int) -
         found = []
         for path, clips, others in tests:
             model = Model(path)
-            changed = heard_in(conditions(data, others, rate_hz)[name], clips)
+            changed = heard_in(conditions(around, others, rate_hz)[name], clips)
             for number, clip in enumerate(changed):
                 known = known_of(clips, number, known_s, model, neutral)
                 found.append((clip, answer(model, gate, clip, known)))
         return found
 
     jobs: dict[str, tuple[str, str, float, bool]] = {
-        name: (name, "voice", 0.0, False) for name in conditions(data, spoken, rate_hz)
+        name: (name, "voice", 0.0, False) for name in conditions(around, spoken, rate_hz)
     }
     jobs["without gate"] = ("clean", "off", 0.0, False)
     for seconds in (*KNOWN_S, np.inf):
@@ -252,9 +275,8 @@ def study(models: list[Path], corpus: corpora.Corpus, data: Path, n_jobs: int) -
             clean = pairs
     right = [a.first_right_s for c, a in clean if a.label == c.label and a.first_right_s]
     minutes = sum(a.heard_s for _, a in clean) / 60
-    sounds = [read_file(path, rate_hz) for path in sorted((data / "esc10").glob("*/*.ogg"))] + [
-        np.zeros(600 * rate_hz, np.float32)
-    ]
+    sounds = [sound for recordings in around.sounds.values() for sound in recordings]
+    sounds.append(np.zeros(600 * rate_hz, np.float32))
     return {
         "n_clips": len(clean),
         "speakers": sorted({clip.speaker for clip, _ in clean}),

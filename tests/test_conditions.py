@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+
+from edge.audio import read_file
+from edge.demo import clips as demo_clips
+from edge.frontend import mfcc
+from edge.model import Model
+from train.conditions import (
+    Spoken,
+    Surroundings,
+    answer,
+    conditions,
+    false_alarms,
+    heard_in,
+    known_of,
+    uar,
+)
+
+RATE = 16_000
+AROUND = Surroundings({"rain": [np.random.default_rng(0).normal(size=RATE).astype("f4")]}, None)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return Model()
+
+
+@pytest.fixture(scope="module")
+def spoken():
+    return [
+        Spoken(clip.path.name[:2], clip.label, read_file(clip.path, RATE)) for clip in demo_clips()
+    ]
+
+
+def test_silence_is_a_wrong_answer(spoken):
+    clips = spoken[:2]
+    assert uar(clips, [clips[0].label, clips[1].label]) == 100
+    assert uar(clips, [clips[0].label, None]) == 50
+    assert uar(clips, [None, None]) == 0
+
+
+def test_an_answer_says_when_it_was_right_for_good(model, spoken):
+    for clip in spoken[:3]:
+        said = answer(model, "voice", clip)
+        assert said.label in model.card.labels
+        assert 0 < said.heard_s <= len(clip.samples) / RATE + 0.1
+        if said.first_right_s is not None:
+            assert 0.5 < said.first_right_s <= len(clip.samples) / RATE + 0.1
+
+
+@pytest.mark.parametrize("name", ["rain 10 dB", "babble 10 dB", "white 10 dB"])
+def test_noise_lies_as_far_below_the_voice_as_its_name_says(spoken, name):
+    change = conditions(AROUND, spoken, RATE)[name]
+    (noisy,) = heard_in(change, spoken[:1])
+    voice, added = spoken[0].samples, noisy.samples - spoken[0].samples
+    assert 10 * np.log10(np.mean(voice**2) / np.mean(added**2)) == pytest.approx(10, abs=0.1)
+
+
+def test_the_first_seconds_are_the_first_seconds(spoken):
+    (short,) = heard_in(conditions(AROUND, spoken, RATE)["first 0.5 s"], spoken[:1])
+    assert np.array_equal(short.samples, spoken[0].samples[: RATE // 2])
+
+
+def test_what_is_known_of_a_speaker_comes_from_their_other_clips(model, spoken):
+    known = known_of(spoken, 0, float("inf"), model, neutral=False)
+    others = [c for c in spoken[1:] if c.speaker == spoken[0].speaker]
+    samples = sum(len(clip.samples) for clip in others)
+    assert known.n_rows == model.card.frontend.n_rows(samples)
+    neutral = known_of(spoken, 0, 1.0, model, neutral=True)
+    (only,) = [c for c in others if c.label == "neutral"]
+    rows = mfcc(only.samples[:RATE], model.card.frontend)
+    np.testing.assert_allclose(neutral.mean, rows.mean(axis=0), rtol=1e-5)
+    assert known_of(spoken, 0, 0.0, model, neutral=False) is None
+
+
+def test_silence_gives_no_report_with_the_gate_and_many_without(model):
+    silence = [np.zeros(20 * RATE, np.float32)]
+    assert false_alarms(model, "voice", silence)["utterances_per_hour"] == 0
+    assert false_alarms(model, "off", silence)["utterances_per_hour"] > 0
