@@ -9,8 +9,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ import numpy as np
 
 from convert.graph import classifier
 from convert.mlprogram import MLProgram, answering
+from convert.palette import Inputs, palette
 from convert.parity import TOLERANCES, Parity, measure
 from convert.run import Made, Run
 from edge.card import Card
@@ -90,37 +92,55 @@ def describe(model: MLModel, card: Card, input_text: str) -> None:
     model.user_defined_metadata["card"] = json.dumps(dataclasses.asdict(card), ensure_ascii=False)
 
 
-def compress(model: MLModel, precision: str) -> MLModel:
-    """Return ``model`` with its weights stored in the way that ``precision`` names."""
+def inputs_of(model: MLModel, windows: np.ndarray) -> Inputs:
+    """Return what the layers are given for normalised windows (n, n_rows, n_features)."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "full.mlpackage"
+        save(model, path)
+        return Inputs(MLProgram(path), windows)
+
+
+def compress(model: MLModel, precision: str, inputs: Inputs | None = None) -> MLModel:
+    """Return ``model`` with its weights stored in the way that ``precision`` names.
+
+    A palette needs ``inputs``, on windows of training clips, to know which weights matter.
+    """
     if precision == "half":
         return model
     with quiet_native():
         import coremltools.optimize.coreml as optimize
 
-        if precision == "linear8":
-            config = optimize.OpLinearQuantizerConfig(
-                mode="linear_symmetric", weight_threshold=_MIN_ENTRIES
-            )
+    if precision == "linear8":
+        config = optimize.OpLinearQuantizerConfig(
+            mode="linear_symmetric", weight_threshold=_MIN_ENTRIES
+        )
+        with quiet_native():
             return optimize.linear_quantize_weights(model, optimize.OptimizationConfig(config))
-        n_bits = {"palette6": 6, "palette4": 4}[precision]
-        layers = optimize.OpPalettizerConfig(
-            mode="kmeans", nbits=n_bits, weight_threshold=_MIN_ENTRIES
+
+    n_bits = {"palette6": 6, "palette4": 4}[precision]
+    if inputs is None:
+        raise ValueError(f"{precision} needs the inputs of the layers")
+    ends, layers = _first_layers(model), {}
+    for name, moment in inputs.moments.items():
+        # What sees the input, and what answers: everything else depends on the one, and nothing
+        # makes up for the other.
+        bits = 6 if name in ends or name in inputs.linear else n_bits
+
+        def rounded(
+            weight: np.ndarray, moment: np.ndarray = moment, bits: int = bits
+        ) -> tuple[np.ndarray, np.ndarray]:
+            return palette(weight, moment, bits)
+
+        layers[name] = optimize.OpPalettizerConfig(
+            mode="custom", lut_function=rounded, weight_threshold=_MIN_ENTRIES
         )
-        ends = optimize.OpPalettizerConfig(mode="kmeans", nbits=6, weight_threshold=_MIN_ENTRIES)
-        config = optimize.OptimizationConfig(
-            layers,
-            op_type_configs={"linear": ends, "matmul": ends},
-            op_name_configs=dict.fromkeys(_first_layers(model), ends),
-        )
+    with quiet_native():
+        config = optimize.OptimizationConfig(op_name_configs=layers)
         return optimize.palettize_weights(model, config)
 
 
 def _first_layers(model: MLModel) -> list[str]:
-    """Return the names of the convolutions that see the input itself.
-
-    Everything else is computed from what they and the last layer say, so those keep 6 bits among 4:
-    measured (`python -m convert.corpus`), 4 bits throughout change 3 of EMO-DB's 535 labels.
-    """
+    """Return the names of the convolutions that see the input itself."""
     main = model._mil_program.functions["main"]
     seen, names = set(main.inputs.values()), []
     for op in main.operations:
@@ -137,14 +157,17 @@ def operators(model: MLModel) -> Counter[str]:
     return Counter(op.op_type for op in main.operations if op.op_type != "const")
 
 
-def make(run: Run, precisions: Iterable[str], folder: Path) -> list[Made]:
+def make(run: Run, precisions: Sequence[str], folder: Path) -> list[Made]:
     """Convert a run to ``folder``; what is measured is what the saved packages compute."""
     made, arrays, card = [], run.windows(), run.card
     program = to_coreml(classifier(run.saved_model, card), card)
     describe(program, card, "Features of one window: rows of normalised features, as the card says")
+    inputs = None
+    if any(precision.startswith("palette") for precision in precisions):
+        inputs = inputs_of(program, arrays["calibration"])
     for precision in precisions:
         path = folder / f"{run.name}.{precision}.mlpackage"
-        save(compress(program, precision), path)
+        save(compress(program, precision, inputs), path)
         card = run.write_card(path, precision)
         tolerance = TOLERANCES[precision]
         parity = measure(answering(path, card), arrays, card, tolerance)

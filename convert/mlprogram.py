@@ -31,6 +31,9 @@ _RECORD = np.dtype([("mark", "<u4"), ("type", "<u4"), ("n_bytes", "<u8"), ("offs
 _BLOB_DTYPES = {1: np.float16, 2: np.float32, 3: np.uint8, 4: np.int8}
 
 
+See = Callable[[str, str, dict[str, Any]], None]
+
+
 class MLProgram:
     """The ``main`` function of a saved ML Program.
 
@@ -95,8 +98,11 @@ class MLProgram:
         """How often each operator is computed for one answer."""
         return Counter(operation.type for operation in self._operations)
 
-    def predict(self, **inputs: np.ndarray) -> dict[str, Any]:
-        """Return the outputs by name for inputs of exactly the program's shapes."""
+    def predict(self, see: See | None = None, /, **inputs: np.ndarray) -> dict[str, Any]:
+        """Return the outputs by name for inputs of exactly the program's shapes.
+
+        ``see`` is told every operator's type, the name of its output, and what it is given.
+        """
         values = dict(self._constants)
         for name, shape in self.inputs.items():
             if inputs[name].shape != shape:
@@ -110,6 +116,8 @@ class MLProgram:
                     for b in argument.arguments
                 ]
                 arguments[name] = [_wide(v) for v in bound] if name == "values" else _wide(bound[0])
+            if see is not None:
+                see(operation.type, operation.outputs[0].name, arguments)
             self._store(values, operation, OPERATORS[operation.type](**arguments))
         return {name: values[name] for name in self._outputs}
 

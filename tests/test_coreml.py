@@ -15,6 +15,7 @@ from convert import coreml
 from convert.graph import classifier
 from convert.mlprogram import MLProgram, answering
 from convert.operators import OPERATORS
+from convert.palette import Inputs, palette, unfolded
 from edge.card import Card, ModelFile, content_sha256
 from edge.coreml import COMPUTE_UNITS, CoreMLRuntime
 from edge.errors import ModelError
@@ -295,8 +296,10 @@ def program(saved_models):
 )
 def test_smaller_weights_are_read_as_they_are_stored(program, tmp_path, precision, operator, limit):
     card = tiny_card()
+    windows = rng.normal(size=(4, card.n_rows, card.frontend.n_features)).astype("f4")
     for name in ("half", precision):
-        coreml.save(coreml.compress(program, name), tmp_path / f"{name}.mlpackage")
+        small = coreml.compress(program, name, coreml.inputs_of(program, windows))
+        coreml.save(small, tmp_path / f"{name}.mlpackage")
     sizes = {p.stem: weights(p).stat().st_size for p in tmp_path.glob("*.mlpackage")}
     assert sizes[precision] < 0.6 * sizes["half"]
     spec = (tmp_path / f"{precision}.mlpackage/Data/com.apple.CoreML/model.mlmodel").read_bytes()
@@ -305,6 +308,50 @@ def test_smaller_weights_are_read_as_they_are_stored(program, tmp_path, precisio
     rows = rng.normal(size=(card.n_rows, card.frontend.n_features)).astype("f4")
     difference = np.abs(full(rows) - small(rows)).max()
     assert 0 < difference < limit
+
+
+def test_a_palette_changes_a_layer_s_answers_less_than_rounding_to_it():
+    draw = np.random.default_rng(5)
+    # Inputs that go together, as neighbouring channels do.
+    inputs = draw.normal(size=(500, 6)) @ draw.normal(size=(6, 24)) + 0.1 * draw.normal(
+        size=(500, 24)
+    )
+    weight = draw.normal(size=(10, 12, 2, 1)).astype(np.float16)
+    values, numbers = palette(weight, inputs.T @ inputs, 4)
+    assert values.dtype == np.float16
+    assert len(values) == 16
+    assert numbers.shape == weight.shape
+
+    def error(found):
+        rows = (found.astype("f8") - weight).reshape(10, -1)
+        return np.linalg.norm(inputs @ rows.T)
+
+    nearest = values[np.abs(weight[..., None] - values).argmin(axis=-1)]
+    assert error(values[numbers]) < 0.7 * error(nearest)
+
+
+def test_where_inputs_have_nothing_in_common_a_palette_is_rounding():
+    weight = np.random.default_rng(6).normal(size=(5, 8)).astype(np.float32)
+    values, numbers = palette(weight, np.eye(8), 4)
+    nearest = np.abs(weight[..., None] - values).argmin(axis=-1)
+    np.testing.assert_array_equal(numbers, nearest)
+
+
+def test_what_a_layer_is_given_is_seen_as_it_is_multiplied(program, tmp_path):
+    card = tiny_card()
+    coreml.save(program, tmp_path / "tiny.mlpackage")
+    loaded = MLProgram(tmp_path / "tiny.mlpackage")
+    window = rng.normal(size=(card.n_rows, card.frontend.n_features)).astype("f4")
+    seen = []
+    loaded.predict(lambda *given: seen.append(given), window=window[None])
+    convolutions = [arguments for kind, _, arguments in seen if kind == "conv"]
+    for arguments in convolutions:
+        columns = unfolded(**arguments)
+        rows = arguments["weight"].reshape(len(arguments["weight"]), -1)
+        found = (columns @ rows.T + arguments.get("bias", 0)).T[None, :, :, None]
+        np.testing.assert_allclose(found, OPERATORS["conv"](**arguments), atol=1e-3)
+    inputs = Inputs(loaded, window[None])
+    assert len(inputs.moments) == len(convolutions) + 1
 
 
 def weights(package):
