@@ -195,7 +195,7 @@ def run(args: argparse.Namespace) -> None:
     if not frontend.streamable:
         raise ModelError(
             f"{args.model}: cannot be streamed, its features need the whole clip (centred frames "
-            "or top_db); train with --frontend stream, and convert that"
+            "or top_db); train with --frontend logmel, and convert that"
         )
     rate_hz = frontend.sample_rate_hz
     live = not (args.demo or args.files)

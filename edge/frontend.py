@@ -228,7 +228,7 @@ class MfccStream:
         if not frontend.streamable:
             raise ValueError(
                 "this front end cannot be streamed: centred frames and top_db need the whole clip; "
-                "expected centred = false and top_db = null (train with --frontend stream)"
+                "expected centred = false and top_db = null (train with --frontend logmel)"
             )
         self.frontend = frontend
         self.reset()

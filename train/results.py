@@ -170,7 +170,10 @@ def living() -> str:
     found = stored["uar"]
     lines = ["| heard | UAR |", "|---|---|"]
     lines.append(f"| as recorded, offline | {stored['offline_uar']:.1f} |")
-    names = {"clean": "as recorded, as a stream through the speech gate"}
+    names = {
+        "clean": "as recorded, as a stream through the speech gate",
+        "known inf s": "known: all of the speaker's other clips",
+    }
     levels: dict[str, dict[str, float]] = {}
     for name, value in found.items():
         words = name.split()
