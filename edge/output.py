@@ -100,7 +100,7 @@ def line(event: Event, source: str) -> str:
 def _clip_line(clip: Clip, source: str) -> str:
     if clip.label is None:
         return f"{source}: nobody speaks"
-    shown = "uncertain" if clip.uncertain else clip.label
+    shown = f"{clip.label}?" if clip.uncertain else clip.label
     text = f"{source:<16} {clip.end_s:5.1f} s  {shown:<10} {clip.confidence:4.0%}"
     if clip.true_label is not None:
         mark = "right" if clip.true_label == clip.label else "wrong"

@@ -46,9 +46,11 @@ def differences(
     """Return what differs by more than it may, and the largest difference of a probability.
 
     Times and counts must be equal, words too; a label may differ where the two likeliest are
-    nearer to each other than the tolerance. What a run costs is not compared.
+    nearer to each other than the tolerance, and so may "uncertain" where the confidence is as near
+    to the threshold. What a run costs, and when it was, is not compared.
     """
     wrong, largest = [], 0.0
+    threshold = here[0].get("settings", {}).get("uncertain_below", 0.0) if here else 0.0
     if [e["event"] for e in here] != [e["event"] for e in there]:
         return [f"{len(here)} events against {len(there)}, or others"], 0.0
     for number, (one, other) in enumerate(zip(here, there, strict=True)):
@@ -59,13 +61,17 @@ def differences(
             kept = [k for k in one if k.startswith("n_") or k == "heard_s"]
             one, other = {k: one[k] for k in kept}, {k: other[k] for k in kept}
         for path, a, b in leaves(one, other):
-            if path.startswith("probs.") or path.startswith("confidence"):
+            if path.startswith(("probs.", "window_probs.", "confidence")):
                 largest = max(largest, abs(a - b))
                 same = abs(a - b) <= tolerance
             elif path == "label" and a != b:
                 same = abs(one["probs"][a] - one["probs"][b]) <= tolerance
+            elif path == "uncertain" and a != b:
+                same = abs(max(one["probs"].values()) - threshold) <= tolerance
+            elif path == "level_db":
+                same = abs(a - b) <= 1e-3  # rounding of another processor
             else:
-                same = a == b
+                same = a == b or (one["event"], path) == ("start", "time")
             if not same:
                 wrong.append(f"event {number}, {path}: {a} against {b}")
     return wrong, largest

@@ -68,4 +68,6 @@ def test_every_python_gets_one_runtime_and_its_numpy():
     assert {"tflite-runtime", "numpy"} < set(requirements("3.11"))
     assert {"ai-edge-litert", "numpy"} < set(requirements("3.13"))
     assert "<2" in requirements("3.11")["numpy"]
-    assert len(requirements("3.11")) == len(requirements("3.13")) == 5
+    assert set(requirements("3.11")) - {"tflite-runtime"} == set(requirements("3.13")) - {
+        "ai-edge-litert"
+    }
