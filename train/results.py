@@ -314,7 +314,6 @@ TABLES = (
     living,
     cost,
     parity,
-    instructions,
     *tables.TABLES,
 )
 
