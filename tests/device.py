@@ -57,7 +57,8 @@ def differences(
         if one.keys() != other.keys():
             wrong.append(f"event {number}: fields {sorted(one)} against {sorted(other)}")
             continue
-        if one["event"] == "summary":
+        name = one["event"]
+        if name == "summary":
             kept = [k for k in one if k.startswith("n_") or k == "heard_s"]
             one, other = {k: one[k] for k in kept}, {k: other[k] for k in kept}
         for path, a, b in leaves(one, other):
@@ -71,7 +72,7 @@ def differences(
             elif path == "level_db":
                 same = abs(a - b) <= 1e-3  # rounding of another processor
             else:
-                same = a == b or (one["event"], path) == ("start", "time")
+                same = a == b or (name, path) == ("start", "time")
             if not same:
                 wrong.append(f"event {number}, {path}: {a} against {b}")
     return wrong, largest

@@ -314,6 +314,7 @@ TABLES = (
     living,
     cost,
     parity,
+    instructions,
     *tables.TABLES,
 )
 
