@@ -34,6 +34,7 @@ import numpy as np
 from edge import demo
 from edge.audio import read_file
 from edge.frontend import MfccStream
+from edge.gate import CHUNK_SAMPLES, SpeechGate
 from edge.model import Model, softmax
 from edge.recognizer import Recognizer
 from edge.speaker import SpeakerNorm
@@ -50,7 +51,15 @@ normal = speaker.normalize(rows)[None]
 recognizer.push(speech[:frontend.n_samples(card.n_rows)])
 at = frontend.n_samples(card.n_rows)
 blocks = [speech[at + i * hop:at + (i + 1) * hop] for i in range(25)]
+gate, pending = SpeechGate(rate_hz=frontend.sample_rate_hz), [np.zeros(0, np.float32)]
+def ask_gate(block):
+    samples = np.concatenate([pending[0], block])
+    n = len(samples) // CHUNK_SAMPLES * CHUNK_SAMPLES
+    pending[0] = samples[n:]
+    for chunk in samples[:n].reshape(-1, CHUNK_SAMPLES):
+        gate.push(chunk)
 run = {
+    "gate": ask_gate,
     "features": lambda block: stream.push(block),
     "normalize": lambda block: (speaker.hear(rows[:recognizer.hop_rows]), speaker.normalize(rows)),
     "model": lambda block: model.runtime.logits(normal),
@@ -89,7 +98,7 @@ def main(argv: list[str] | None = None) -> int:
         folder = Path(name)
         stages = {
             stage: round((count(stage, N, folder) - count(stage, 0, folder)) / N)
-            for stage in ("features", "normalize", "model", "estimate")
+            for stage in ("gate", "features", "normalize", "model", "estimate")
         }
     known = sum(n for stage, n in stages.items() if stage != "estimate")
     stages["the rest"] = stages["estimate"] - known
