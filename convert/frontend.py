@@ -11,13 +11,22 @@ from typing import Any
 
 import numpy as np
 
-from edge.frontend import Frontend, dct_basis, hann, mel_filters, mfcc
-from edge.speaker import SpeakerNorm, prior
+from edge.frontend import (
+    PITCH_FLOOR,
+    PITCH_SHARPNESS,
+    Frontend,
+    dct_basis,
+    feature_rows,
+    hann,
+    mel_filters,
+    pitch_matrices,
+)
+from edge.speaker import FURTHEST, SpeakerNorm, level_weights, prior
 
 
 def heard_first(samples: np.ndarray, frontend: Frontend) -> np.ndarray:
     """Return the window (n_rows, n_features) for samples that are all that was heard of a voice."""
-    rows = mfcc(samples, frontend)
+    rows = feature_rows(samples, frontend)
     speaker = SpeakerNorm(frontend)
     speaker.hear(rows)
     return speaker.normalize(rows)
@@ -28,17 +37,31 @@ def features(samples: Any, frontend: Frontend, n_rows: int) -> Any:
     import tensorflow as tf
 
     power = _power(_frames(samples, frontend, n_rows), frontend.n_fft)
-    mel = tf.maximum(tf.matmul(power, _mel_matrix(frontend)), np.float32(frontend.floor_power))
+    filters = _in_order(mel_filters(frontend), frontend.n_fft)
+    mel = tf.maximum(tf.matmul(power, filters), np.float32(frontend.floor_power))
     db = tf.math.log(mel) * np.float32(10 / math.log(10))
     if frontend.top_db is not None:
         db = tf.maximum(db, tf.reduce_max(db) - np.float32(frontend.top_db))
-    mean, scale = np.array(frontend.mean), np.array(frontend.scale)
-    if frontend.n_mfcc:  # DCT and normalisation are one matrix and one row of numbers
-        basis = dct_basis(frontend.n_mels, frontend.n_mfcc) / scale
-        return tf.matmul(db, _f32(basis)) - _f32(mean / scale)
+    if frontend.n_mfcc:
+        db = tf.matmul(db, _f32(dct_basis(frontend.n_mels, frontend.n_mfcc)))
+    if frontend.pitch:
+        db = tf.concat([db, _pitch(power, frontend)], axis=1)
     if not frontend.adapt_s:
-        return (db - _f32(mean)) / _f32(scale)
+        return (db - _f32(np.array(frontend.mean))) / _f32(np.array(frontend.scale))
     return _adapted(db, frontend, n_rows)
+
+
+def _pitch(power: Any, frontend: Frontend) -> Any:
+    """Return what `edge.frontend.pitch` does, of the power in the order of `_bins`."""
+    import tensorflow as tf
+
+    cosines, total, semitones, preference = pitch_matrices(frontend)
+    magnitude = tf.sqrt(power + np.float32(PITCH_FLOOR))
+    at_0 = tf.matmul(magnitude, _in_order(total, frontend.n_fft))
+    periodicity = tf.matmul(magnitude, _in_order(cosines, frontend.n_fft)) / at_0
+    weights = tf.nn.softmax(np.float32(PITCH_SHARPNESS) * (periodicity + _f32(preference)))
+    voicing = tf.reduce_sum(weights * periodicity, axis=1, keepdims=True)
+    return tf.concat([tf.matmul(weights, _f32(semitones[:, None])), voicing], axis=1)
 
 
 def _adapted(rows: Any, frontend: Frontend, n_rows: int) -> Any:
@@ -51,7 +74,10 @@ def _adapted(rows: Any, frontend: Frontend, n_rows: int) -> Any:
     share = n_rows / (before.n_rows + n_rows)
     difference = mean - _f32(before.mean[None])
     # The level is taken from what was heard alone.
-    shift = difference - tf.reduce_mean(difference, axis=1, keepdims=True)
+    passed, rises = level_weights(frontend)
+    level = tf.reduce_sum(difference * _f32(passed), axis=1, keepdims=True)
+    most = _f32(FURTHEST * np.sqrt(before.variance))
+    shift = tf.clip_by_value(difference - level * _f32(rises), -most, most)
     centre = mean - np.float32(1 - share) * shift
     spread = (
         _f32((1 - share) * before.variance[None])
@@ -127,14 +153,13 @@ def _bins(n: int) -> np.ndarray:
     return (np.arange(n1)[:, None] + n1 * np.arange(_n_upper(n2))).ravel()
 
 
-def _mel_matrix(frontend: Frontend) -> np.ndarray:
-    """Return the mel filters in the order of `_bins`; bins above half the rate count nothing."""
-    filters = mel_filters(frontend)
-    bins = _bins(frontend.n_fft)
-    matrix = np.zeros((len(bins), frontend.n_mels))
-    within = bins < len(filters)
-    matrix[within] = filters[bins[within]]
-    return _f32(matrix)
+def _in_order(matrix: np.ndarray, n_fft: int) -> np.ndarray:
+    """Return a matrix from bins in the order of `_bins`; above half the rate they count nothing."""
+    bins = _bins(n_fft)
+    ordered = np.zeros((len(bins), matrix.shape[1]))
+    within = bins < len(matrix)
+    ordered[within] = matrix[bins[within]]
+    return _f32(ordered)
 
 
 def _f32(values: np.ndarray) -> np.ndarray:

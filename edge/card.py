@@ -12,7 +12,7 @@ from edge.errors import ModelError
 from edge.frontend import Frontend
 from edge.storage import write_json
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
-"""What the model hears: mel-frequency cepstral coefficients, in NumPy alone.
+"""What the model hears: mel bands or cepstral coefficients, and pitch, in NumPy alone.
 
 Training, conversion, the device and the tests all come here. A `Frontend` is stored in the card
 beside every model, so the device computes what the model was trained on or refuses to start.
 
-`mfcc` answers for a whole waveform, `MfccStream` for the same waveform in blocks of any size.
-Both run the same few lines over the same frames (`_decibels`, `_cepstrum`), in float64, so they
+`feature_rows` answers for a whole waveform, `FeatureStream` for the same waveform in blocks of any
+size. Both run the same few lines over the same frames (`_power`, `_rows`), in float64, so they
 agree to rounding whatever the block size, the NumPy version or the processor.
 """
 
@@ -16,6 +16,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+# Assumed: from the lowest man's voice to a scream, in steps of about two thirds of a semitone.
+LOWEST_HZ, HIGHEST_HZ, N_CANDIDATES = 70.0, 600.0, 60
+N_PITCH = 2  # features: pitch, voicing
+# Assumed: harmonics of a voice stand out in this range.
+PITCH_BAND_HZ = (50.0, 4000.0)
+PITCH_FLOOR = 1e-9  # Assumed: far below the power of anything that is heard.
+PITCH_SHARPNESS = 30.0  # Assumed: a candidate that is better by 0.1 weighs 20 times as much.
+PITCH_PREFERENCE = 0.02  # Assumed: of a pitch over its lower octave, which is as periodic.
+WINDOW_LEAST = 0.2  # Assumed: the window's own autocorrelation below which too little is left.
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,8 @@ class Frontend:
     n_mfcc : int
         Cepstral coefficients kept, the 0th included; 0: no cepstrum, the features are the bands
         of the log-mel spectrum.
+    pitch : bool
+        Whether pitch and voicing (`pitch`) follow as the last two features.
     centred : bool
         Whether frame ``i`` is centred on sample ``i * hop_samples`` (with ``n_fft // 2`` zeros
         before the first and after the last sample), or starts there.
@@ -63,6 +75,7 @@ class Frontend:
     centred: bool
     floor_power: float
     top_db: float | None
+    pitch: bool = False
     mean: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()
     adapt_s: float = 0.0
@@ -87,6 +100,11 @@ class Frontend:
                 f"front end: expected 0 <= low_hz < high_hz <= {self.sample_rate_hz / 2:g}, "
                 f"not {self.low_hz:g} and {self.high_hz:g}"
             )
+        if self.pitch and self.sample_rate_hz > LOWEST_HZ * self.n_fft / 2:
+            raise ValueError(
+                f"front end: pitch needs frames of two periods of {LOWEST_HZ:g} Hz, not n_fft = "
+                f"{self.n_fft}"
+            )
         if not self.floor_power > 0:
             raise ValueError(f"front end: floor_power must be above 0, not {self.floor_power!r}")
         if not 0 <= self.adapt_s < float("inf"):
@@ -107,7 +125,7 @@ class Frontend:
     @property
     def n_features(self) -> int:
         """Features in a row."""
-        return self.n_mfcc or self.n_mels
+        return (self.n_mfcc or self.n_mels) + (N_PITCH if self.pitch else 0)
 
     @property
     def streamable(self) -> bool:
@@ -175,16 +193,17 @@ STREAM = Frontend(
     low_hz=0.0, high_hz=8_000.0, centred=False, floor_power=1e-8, top_db=None,
 )  # fmt: skip
 
-# Assumed: the log-mel spectrum as speech recognizers take it, 32 ms frames every 10 ms; nothing
-# below 50 Hz, where rooms hum and no voice speaks. The training set's statistics count like 2 s.
+# Assumed: log-mel bands of 64 ms frames, which resolve the harmonics of a voice, every 20 ms;
+# nothing below 50 Hz, where rooms hum and no voice speaks. The training set's statistics count
+# like 2 s.
 LOG_MEL = Frontend(
-    sample_rate_hz=16_000, n_fft=512, hop_samples=160, n_mels=64, n_mfcc=0,
-    low_hz=50.0, high_hz=8_000.0, centred=False, floor_power=1e-10, top_db=None, adapt_s=2.0,
+    sample_rate_hz=16_000, n_fft=1024, hop_samples=320, n_mels=64, n_mfcc=0, low_hz=50.0,
+    high_hz=8_000.0, centred=False, floor_power=1e-10, top_db=None, pitch=True, adapt_s=2.0,
 )  # fmt: skip
 
 
-def mfcc(samples: np.ndarray, frontend: Frontend) -> np.ndarray:
-    """Return the MFCCs of a waveform, one row per frame.
+def feature_rows(samples: np.ndarray, frontend: Frontend) -> np.ndarray:
+    """Return the features of a waveform, one row per frame.
 
     Parameters
     ----------
@@ -193,9 +212,10 @@ def mfcc(samples: np.ndarray, frontend: Frontend) -> np.ndarray:
 
     Returns
     -------
-    float32, shape (n_rows, n_mfcc)
-        Orthonormal DCT-II of the log-mel spectrum, in dB; not normalised. Samples after the last
-        whole frame are not heard.
+    float32, shape (n_rows, n_features)
+        Orthonormal DCT-II of the log-mel spectrum, in dB, or that spectrum itself; then pitch and
+        voicing, if the front end has them. Not normalised. Samples after the last whole frame are
+        not heard.
 
     Raises
     ------
@@ -209,14 +229,11 @@ def mfcc(samples: np.ndarray, frontend: Frontend) -> np.ndarray:
     samples = _checked(samples)
     if frontend.centred:
         samples = np.pad(samples, frontend.n_fft // 2)
-    db = _decibels(_frames(samples, frontend), frontend)
-    if frontend.top_db is not None and db.size:
-        db = np.maximum(db, db.max() - frontend.top_db)
-    return _cepstrum(db, frontend)
+    return _rows(_power(_frames(samples, frontend), frontend), frontend)
 
 
-class MfccStream:
-    """`mfcc` of an endless waveform that arrives in blocks of any size.
+class FeatureStream:
+    """`feature_rows` of an endless waveform that arrives in blocks of any size.
 
     Parameters
     ----------
@@ -238,14 +255,14 @@ class MfccStream:
         self._pending = np.zeros(0, np.float32)
 
     def push(self, block: np.ndarray) -> np.ndarray:
-        """Take the next samples (n,); return the rows (k, n_mfcc) that they complete.
+        """Take the next samples (n,); return the rows (k, n_features) that they complete.
 
-        Each row is returned once and equals the row of `mfcc` over everything pushed so far, to
-        1e-5. Samples kept for the next frame never exceed one frame, so the work for a second
-        of audio is the same however long the stream is.
+        Each row is returned once and equals the row of `feature_rows` over everything pushed so
+        far, to 1e-5. Samples kept for the next frame never exceed one frame, so the work for a
+        second of audio is the same however long the stream is.
         """
         pending = np.concatenate([self._pending, _checked(block)])
-        rows = _cepstrum(_decibels(_frames(pending, self.frontend), self.frontend), self.frontend)
+        rows = _rows(_power(_frames(pending, self.frontend), self.frontend), self.frontend)
         self._pending = pending[len(rows) * self.frontend.hop_samples :].copy()
         return rows
 
@@ -271,18 +288,85 @@ def _frames(samples: np.ndarray, frontend: Frontend) -> np.ndarray:
     ]
 
 
-def _decibels(frames: np.ndarray, frontend: Frontend) -> np.ndarray:
-    """Return the log-mel spectrum in dB, float64, shape (n_frames, n_mels)."""
+def _power(frames: np.ndarray, frontend: Frontend) -> np.ndarray:
+    """Return the power spectrum, float64, shape (n_frames, n_fft // 2 + 1)."""
     # The float64 window makes the transform a float64 one in NumPy 1 and 2 alike.
     spectrum = np.fft.rfft(frames * hann(frontend.n_fft), axis=-1)
-    power = spectrum.real**2 + spectrum.imag**2
-    return 10 * np.log10(np.maximum(power @ mel_filters(frontend), frontend.floor_power))
+    power: np.ndarray = spectrum.real**2 + spectrum.imag**2
+    return power
 
 
-def _cepstrum(db: np.ndarray, frontend: Frontend) -> np.ndarray:
-    if not frontend.n_mfcc:
-        return db.astype(np.float32)
-    return (db @ dct_basis(frontend.n_mels, frontend.n_mfcc)).astype(np.float32)
+def _rows(power: np.ndarray, frontend: Frontend) -> np.ndarray:
+    """Return the features of power spectra, float32, shape (n_frames, n_features)."""
+    db = 10 * np.log10(np.maximum(power @ mel_filters(frontend), frontend.floor_power))
+    if frontend.top_db is not None and db.size:
+        db = np.maximum(db, db.max() - frontend.top_db)
+    if frontend.n_mfcc:
+        db = db @ dct_basis(frontend.n_mels, frontend.n_mfcc)
+    if frontend.pitch:
+        db = np.concatenate([db, pitch(power, frontend)], axis=1)
+    return db.astype(np.float32)
+
+
+def pitch(power: np.ndarray, frontend: Frontend) -> np.ndarray:
+    """Return pitch and voicing of power spectra, float64, shape (n_frames, 2).
+
+    Parameters
+    ----------
+    power : float64, shape (n_frames, n_fft // 2 + 1)
+
+    Returns
+    -------
+    float64, shape (n_frames, 2)
+        Semitones above `LOWEST_HZ`, and how periodic the frame is: 0 for noise, 1 for a pure tone.
+        Where nothing is periodic, the pitch lies in the middle of its range.
+
+    Notes
+    -----
+    The autocorrelation at candidate periods is a cosine transform of the spectrum; the root of the
+    power in place of the power keeps formants from posing as pitch (Tolonen and Karjalainen, IEEE
+    Trans. Speech and Audio Processing 8, 2000), and it is divided by the window's own (Boersma,
+    1993). The candidates are averaged with weights that the best get, so that the answer never
+    jumps for a rounding error; above 400 Hz the octave below, just as periodic, weighs in.
+    """
+    cosines, total, semitones, preference = pitch_matrices(frontend)
+    magnitude = np.sqrt(power + PITCH_FLOOR)
+    periodicity = (magnitude @ cosines) / (magnitude @ total)
+    scores = PITCH_SHARPNESS * (periodicity + preference)
+    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+    weights /= weights.sum(axis=1, keepdims=True)
+    return np.stack([weights @ semitones, (weights * periodicity).sum(axis=1)], axis=1)
+
+
+@functools.lru_cache
+def pitch_matrices(
+    frontend: Frontend,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return what `pitch` multiplies by.
+
+    Returns
+    -------
+    cosines : float64, shape (n_fft // 2 + 1, N_CANDIDATES)
+        From a spectrum to its autocorrelation at the candidates' periods.
+    total : float64, shape (n_fft // 2 + 1, 1)
+        From a spectrum to its autocorrelation at 0.
+    semitones, preference : float64, shape (N_CANDIDATES,)
+    """
+    hz = np.geomspace(LOWEST_HZ, HIGHEST_HZ, N_CANDIDATES)
+    bins = np.arange(frontend.n_fft // 2 + 1)
+    bins_hz = bins * frontend.sample_rate_hz / frontend.n_fft
+    sides = np.where((bins == 0) | (bins == frontend.n_fft // 2), 1.0, 2.0)
+    cosines = sides[:, None] * np.cos(2 * np.pi * bins_hz[:, None] / hz)
+    window = np.abs(np.fft.rfft(hann(frontend.n_fft)))
+    own = (window @ cosines) / (window @ sides)
+    heard = (bins_hz >= PITCH_BAND_HZ[0]) & (bins_hz < PITCH_BAND_HZ[1])
+    octaves = np.log2(hz / LOWEST_HZ)
+    return (
+        cosines * heard[:, None] / np.maximum(own, WINDOW_LEAST),
+        (sides * heard)[:, None],
+        12 * octaves,
+        PITCH_PREFERENCE * (octaves - octaves.mean()),
+    )
 
 
 @functools.lru_cache
@@ -298,13 +382,22 @@ def mel_filters(frontend: Frontend) -> np.ndarray:
     Triangles between neighbouring points that are evenly spaced on Slaney's mel scale (Auditory
     Toolbox, 1998), each of unit area.
     """
-    low_mel, high_mel = _hz_to_mel(np.array([frontend.low_hz, frontend.high_hz])).tolist()
-    edges_hz = _mel_to_hz(np.linspace(low_mel, high_mel, frontend.n_mels + 2))
+    edges_hz = _mel_edges_hz(frontend)
     bins_hz = np.arange(frontend.n_fft // 2 + 1) * frontend.sample_rate_hz / frontend.n_fft
     below, centre, above = edges_hz[:-2], edges_hz[1:-1], edges_hz[2:]
     rising = (bins_hz[:, None] - below) / (centre - below)
     falling = (above - bins_hz[:, None]) / (above - centre)
     return np.maximum(0, np.minimum(rising, falling)) * 2 / (above - below)
+
+
+def mel_centres_hz(frontend: Frontend) -> np.ndarray:
+    """Return where each band of the filter bank peaks, float64, shape (n_mels,)."""
+    return _mel_edges_hz(frontend)[1:-1]
+
+
+def _mel_edges_hz(frontend: Frontend) -> np.ndarray:
+    low_mel, high_mel = _hz_to_mel(np.array([frontend.low_hz, frontend.high_hz])).tolist()
+    return _mel_to_hz(np.linspace(low_mel, high_mel, frontend.n_mels + 2))
 
 
 # Cited: Slaney's scale is linear up to 1 kHz (15 mel, 200/3 Hz each) and logarithmic above it,

@@ -24,7 +24,7 @@ from edge import machine
 from edge.audio import read_file
 from edge.errors import SerError, exit_code
 from edge.events import Estimate, SpeechEnd, SpeechStart, Utterance
-from edge.frontend import mfcc
+from edge.frontend import feature_rows
 from edge.gate import CHUNK_SAMPLES, GateSettings, SpeechGate
 from edge.model import DEFAULT_MODEL, Model
 from edge.recognizer import Recognizer
@@ -199,12 +199,14 @@ def _speech_share(recognizer: Recognizer, samples: np.ndarray) -> float:
 def first_study(model: Model, clips: list[Clip]) -> dict[str, Any]:
     """Return UAR in % of one window of the first seconds of each clip, by how it is filled up."""
     card = model.card
-    silent = mfcc(np.zeros(card.frontend.n_fft, np.float32), card.frontend)
+    silent = feature_rows(np.zeros(card.frontend.n_fft, np.float32), card.frontend)
     results: dict[str, Any] = {}
     for seconds in FIRSTS_S:
         right: dict[str, dict[str, list[bool]]] = {"repeated": {}, "silence": {}}
         for clip in clips:
-            rows = mfcc(clip.samples[: round(seconds * RATE_HZ)], card.frontend)[: card.n_rows]
+            rows = feature_rows(clip.samples[: round(seconds * RATE_HZ)], card.frontend)[
+                : card.n_rows
+            ]
             missing = card.n_rows - len(rows)
             windows = {
                 "repeated": np.resize(rows, (card.n_rows, rows.shape[1])),

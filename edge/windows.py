@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge.card import Card
-from edge.frontend import MfccStream
+from edge.frontend import FeatureStream
 from edge.gate import CHUNK_SAMPLES
 
 
@@ -61,7 +61,7 @@ class Windows:
     """
 
     def __init__(self, card: Card, first_rows: int, hop_rows: int) -> None:
-        self.features = MfccStream(card.frontend)
+        self.features = FeatureStream(card.frontend)
         self._frontend, self._window_rows = card.frontend, card.n_rows
         self._first_rows, self._hop_rows = min(first_rows, card.n_rows), hop_rows
         self.reset()

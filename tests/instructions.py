@@ -33,7 +33,7 @@ import sys
 import numpy as np
 from edge import demo
 from edge.audio import read_file
-from edge.frontend import MfccStream
+from edge.frontend import FeatureStream
 from edge.gate import CHUNK_SAMPLES, SpeechGate
 from edge.model import Model, softmax
 from edge.recognizer import Recognizer
@@ -41,7 +41,7 @@ from edge.speaker import SpeakerNorm
 stage, n = sys.argv[1], int(sys.argv[2])
 model = Model()
 card, frontend = model.card, model.card.frontend
-recognizer, stream = Recognizer(model), MfccStream(frontend)
+recognizer, stream = Recognizer(model), FeatureStream(frontend)
 hop = recognizer.hop_rows * frontend.hop_samples
 speech = np.concatenate([read_file(c.path, frontend.sample_rate_hz) for c in demo.clips()])
 stream.push(speech[:frontend.n_fft])

@@ -3,7 +3,7 @@ import pytest
 
 from edge.audio import read_file
 from edge.demo import clips as demo_clips
-from edge.frontend import mfcc
+from edge.frontend import feature_rows
 from edge.model import Model
 from train.conditions import (
     Spoken,
@@ -68,7 +68,7 @@ def test_what_is_known_of_a_speaker_comes_from_their_other_clips(model, spoken):
     assert known.n_rows == model.card.frontend.n_rows(samples)
     neutral = known_of(spoken, 0, 1.0, model, neutral=True)
     (only,) = [c for c in others if c.label == "neutral"]
-    rows = mfcc(only.samples[:RATE], model.card.frontend)
+    rows = feature_rows(only.samples[:RATE], model.card.frontend)
     np.testing.assert_allclose(neutral.mean, rows.mean(axis=0), rtol=1e-5)
     assert known_of(spoken, 0, 0.0, model, neutral=False) is None
 

@@ -88,9 +88,9 @@ def test_a_name_never_leaves_the_folder(name, files, capsys):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"mean": [0.0]}, "expected 64 means and variances"),
-        ({"variance": [-1.0] * 64}, "variances of at least 0"),
-        ({"n_rows": 0}, "expected 64 means and variances"),
+        ({"mean": [0.0]}, "expected 66 means and variances"),
+        ({"variance": [-1.0] * 66}, "variances of at least 0"),
+        ({"n_rows": 0}, "expected 66 means and variances"),
         ({"features": "other"}, "enrolled for a model with other features"),
     ],
 )

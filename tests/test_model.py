@@ -43,9 +43,9 @@ def test_a_damaged_model_is_refused(copy):
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"format": 1}, "expected a card of format 2, not 1"),
+        ({"format": 1}, "expected a card of format 3, not 1"),
         ({"extra": 1}, "missing or unknown fields extra"),
-        ({"n_rows": 99}, r"card says input float32 or int8 \(1, 99, 64\)"),
+        ({"n_rows": 99}, r"card says input float32 or int8 \(1, 99, 66\)"),
         ({"labels": ["a", "b"]}, r"card says output float32 or int8 \(1, 2\)"),
         ({"labels": ["a", "a"]}, "two or more different labels"),
         ({"temperature": 0}, "temperature must be above 0, not 0"),
@@ -103,14 +103,14 @@ def test_a_louder_window_than_any_in_training_still_saturates():
 
 
 def test_a_window_of_the_wrong_shape_is_refused():
-    with pytest.raises(ValueError, match=r"window: expected shape \(\d+, 64\), not \(5, 64\)"):
-        Model().probs(np.zeros((5, 64), np.float32))
+    with pytest.raises(ValueError, match=r"window: expected shape \(\d+, 66\), not \(5, 66\)"):
+        Model().probs(np.zeros((5, 66), np.float32))
 
 
 def test_threads_do_not_change_the_answer():
     rng = np.random.default_rng(0)
     one, two = Model(n_threads=1), Model(n_threads=2)
-    rows = rng.normal(size=(one.card.n_rows, 64)).astype(np.float32) * 30
+    rows = rng.normal(size=(one.card.n_rows, 66)).astype(np.float32) * 30
     np.testing.assert_array_equal(one.logits(rows), two.logits(rows))
     with pytest.raises(ValueError, match="n_threads must be at least 1"):
         Model(n_threads=0)
