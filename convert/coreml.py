@@ -55,7 +55,9 @@ def to_coreml(function: Any, card: Card, *, lean: bool = True, full: bool = Fals
 
         passes = coremltools.PassPipeline.DEFAULT
         if lean:
-            for name in _passes():
+            first, *others = _passes()
+            passes.insert_pass(passes.passes.index("common::reduce_transposes"), first)
+            for name in others:
                 passes.append_pass(name)
         precision = coremltools.precision
         (specs, _) = function.structured_input_signature
@@ -198,7 +200,10 @@ def save(model: MLModel, path: Path) -> None:
 
 @lru_cache
 def _passes() -> tuple[str, ...]:
-    """Register our passes with coremltools once; return the names of all to be appended."""
+    """Register our passes with coremltools once; return their names.
+
+    The first belongs before coremltools takes transposes out, the others at the end.
+    """
     from coremltools.converters.mil.mil import Builder
     from coremltools.converters.mil.mil.passes.graph_pass import AbstractGraphPass
     from coremltools.converters.mil.mil.passes.helper import block_context_manager
@@ -226,12 +231,14 @@ def _passes() -> tuple[str, ...]:
         register_pass(namespace="ser")(Pass)
 
     def mean_without_transpose(op: Any) -> Any:
-        """The mean over axes of a transposed tensor is one over other axes of the tensor itself.
+        """A mean that drops axes of a transposed tensor drops other axes of the tensor itself.
 
         coremltools takes transposes out wherever the rank stays the same; a mean that drops the
         axes it runs over is where it stops.
         """
-        if op.op_type not in ("reduce_mean", "reduce_sum", "reduce_max") or op.keep_dims.val:
+        squeezes = op.op_type == "squeeze"
+        reduces = op.op_type in ("reduce_mean", "reduce_sum", "reduce_max")
+        if not (squeezes or (reduces and not op.keep_dims.val)):
             return None
         source = op.x.op
         if source is None or source.op_type != "transpose":
@@ -241,8 +248,27 @@ def _passes() -> tuple[str, ...]:
         kept = [axis for axis in order if axis not in axes]
         if kept != sorted(kept):
             return None
-        reduce = getattr(Builder, op.op_type)
-        return reduce(x=source.x, axes=sorted(axes), keep_dims=False, before_op=op, name=op.name)
+        dropping = getattr(Builder, op.op_type)
+        keep = {} if squeezes else {"keep_dims": False}
+        return dropping(x=source.x, axes=sorted(axes), **keep, before_op=op, name=op.name)
+
+    def slice_as_split(op: Any) -> Any:
+        """A slice that cuts one end off one axis, as a split: transposes can be moved past it."""
+        if op.op_type != "slice_by_index" or op.x.rank != op.outputs[0].rank:
+            return None
+        pairs = zip(op.x.shape, op.outputs[0].shape, strict=True)
+        cut = [axis for axis, (before, after) in enumerate(pairs) if before != after]
+        if len(cut) != 1 or (op.stride is not None and any(op.stride.val != 1)):
+            return None
+        (axis,) = cut
+        masks = {"begin": op.begin_mask, "end": op.end_mask}
+        open_ends = [end for end, mask in masks.items() if mask is not None and mask.val[axis]]
+        left, lost = op.outputs[0].shape[axis], op.x.shape[axis] - op.outputs[0].shape[axis]
+        if "begin" in open_ends or op.begin.val[axis] == 0:
+            return Builder.split(x=op.x, split_sizes=[left, lost], axis=axis, before_op=op)[0]
+        if "end" in open_ends:
+            return Builder.split(x=op.x, split_sizes=[lost, left], axis=axis, before_op=op)[1]
+        return None
 
     def slice_without_transpose(op: Any) -> Any:
         """The same for a slice that drops axes."""
@@ -283,11 +309,13 @@ def _passes() -> tuple[str, ...]:
         for thing in (op, *op.outputs):
             thing.name = thing.name.replace("StatefulPartitionedCall/", "")
 
+    rewrite("slice_as_split", slice_as_split)
     rewrite("mean_without_transpose", mean_without_transpose)
     rewrite("slice_without_transpose", slice_without_transpose)
     rewrite("conv_that_pads", conv_that_pads)
     rewrite("short_names", short_names)
     return (
+        "ser::slice_as_split",
         "ser::mean_without_transpose",
         "ser::slice_without_transpose",
         "ser::conv_that_pads",

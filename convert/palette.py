@@ -50,17 +50,15 @@ def unfolded(
     x: np.ndarray, weight: np.ndarray, strides: np.ndarray, pad_type: str, pad: np.ndarray,
     dilations: np.ndarray, groups: np.ndarray, bias: Any = None,
 ) -> np.ndarray:  # fmt: skip
-    """Return what each output frame is computed from, shape (n_frames, channels * taps)."""
+    """Return what each output is computed from, shape (n_frames * n_bands, channels * taps)."""
     del groups, bias
-    before, after = np.asarray(pad).tolist()[:2] if pad_type == "custom" else (0, 0)
-    frames = np.pad(x[0, :, :, 0], [(0, 0), (before, after)])
-    n_taps, stride, dilation = weight.shape[2], int(strides[0]), int(dilations[0])
-    n_frames = 1 + (frames.shape[1] - dilation * (n_taps - 1) - 1) // stride
-    taps = [
-        frames[:, tap * dilation : tap * dilation + (n_frames - 1) * stride + 1 : stride]
-        for tap in range(n_taps)
-    ]
-    return np.stack(taps, axis=1).reshape(-1, n_frames).T
+    pads = np.asarray(pad).tolist() if pad_type == "custom" else [0, 0, 0, 0]
+    padded = np.pad(x[0], [(0, 0), pads[:2], pads[2:]])
+    spans = 1 + np.asarray(dilations) * (np.array(weight.shape[2:]) - 1)
+    view = np.lib.stride_tricks.sliding_window_view
+    seen = view(padded, spans.tolist(), axis=(1, 2))  # type: ignore[call-overload]
+    seen = seen[:, :: strides[0], :: strides[1], :: dilations[0], :: dilations[1]]
+    return seen.transpose(1, 2, 0, 3, 4).reshape(-1, weight[0].size)
 
 
 def palette(weight: np.ndarray, moment: np.ndarray, n_bits: int) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from train.fit import Trainer, loss
-from train.model import Conv, TimNet, pool
+from train.model import BandConv, Conv, TimNet, pool
 from train.presets import FUSIONS, PRESETS, Config, multiply_accumulates
 
 SMALL = Config(n_blocks=3, n_filters=8, batch_size=16)
@@ -28,7 +28,7 @@ def stirred(model):
 @pytest.mark.parametrize("dilation", [1, 2, 8, 64])
 def test_the_matrix_product_is_keras_dilated_convolution(dilation, reverse):
     x = windows(n_rows=20, n_features=5)
-    layer = Conv.temporal(6, dilation, reverse, dropout=0.0)
+    layer = Conv(6, dilation, reverse)
     layer.build(5)
     stirred(layer)
     peer = keras.layers.Conv1D(6, 2, dilation_rate=dilation, padding="causal", use_bias=False)
@@ -48,7 +48,7 @@ def test_the_matrix_product_is_keras_dilated_convolution(dilation, reverse):
 
 @pytest.mark.parametrize("reverse", [False, True])
 def test_streams_hear_one_side_only(reverse):
-    layer = Conv.temporal(6, 2, reverse, dropout=0.0)
+    layer = Conv(6, 2, reverse)
     layer.build(5)
     stirred(layer)
     z = np.random.default_rng(0).normal(size=(5, 1, 20)).astype("f4")
@@ -60,52 +60,66 @@ def test_streams_hear_one_side_only(reverse):
 
 
 @pytest.mark.parametrize("name", PRESETS)
-@pytest.mark.parametrize("n_rows", [30, 188])
+@pytest.mark.parametrize("n_rows", [30, 147, 188])
 def test_the_deployed_graph_answers_like_the_batch(name, n_rows):
-    x = windows(3, n_rows)
-    model = stirred(TimNet(PRESETS[name], n_rows, 39, 7))
-    graph = model.deploy()
-    found = np.concatenate([graph(tf.constant(one[None]))["logits"] for one in x])
-    np.testing.assert_allclose(found, model(x), rtol=1e-4, atol=1e-5)
-
-
-def test_the_recipe_that_ships_answers_alike_in_both_walks():
-    x = windows(3, 198, 64)
-    model = stirred(TimNet(PRESETS["timnet-live"], 198, 64, 7))
+    n_features = 66 if PRESETS[name].stem else 39
+    x = windows(3, n_rows, n_features)
+    model = stirred(TimNet(PRESETS[name], n_rows, n_features, 7))
     graph = model.deploy()
     found = np.concatenate([graph(tf.constant(one[None]))["logits"] for one in x])
     np.testing.assert_allclose(found, model(x), rtol=1e-3, atol=1e-4)
 
 
-def test_a_strided_convolution_is_that_of_keras():
-    x = windows(2, 21, 5)
-    layer = Conv(6, 5, stride=2, pads=(2, 2))
-    layer.build(5)
+def test_a_convolution_over_bands_is_that_of_keras():
+    x = windows(2, 21, 10)
+    layer = BandConv(6, 4, 5, 4, 2)
+    layer.build(1)
     stirred(layer)
-    peer = keras.layers.Conv1D(6, 5, strides=2, use_bias=False)
-    peer.build((None, 25, 5))
-    peer.set_weights([layer.kernel.numpy().reshape(5, 5, 6)])
+    peer = keras.layers.Conv2D(6, (4, 5), (4, 2), padding="same", use_bias=False)
+    peer.build((None, 21, 10, 1))
+    peer.set_weights([layer.kernel.numpy().reshape(4, 5, 1, 6)])
     normalize = keras.layers.BatchNormalization()
-    normalize.build((None, 11, 6))
+    normalize.build((None, 6, 5, 6))
     normalize.set_weights(
         [w.numpy() for w in (layer.gamma, layer.beta, layer.mean, layer.variance)]
     )
-    expected = tf.nn.relu(normalize(peer(np.pad(x, ((0, 0), (2, 2), (0, 0)))))).numpy()
-    found = tf.transpose(layer(tf.transpose(x, (2, 0, 1))), (1, 2, 0)).numpy()
-    assert layer.n_frames(21) == 11
+    expected = tf.nn.relu(normalize(peer(x[..., None]))).numpy()
+    found = tf.transpose(layer(x[None]), (1, 2, 3, 0)).numpy()
+    assert (1, *layer.n_out((21, 10)), 6) == (1, *expected.shape[1:])
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_what_goes_past_the_stem_arrives_as_it_is():
+    config = dataclasses.replace(SMALL, stem=((3, 4, 3, 4, 2),), beside=2)
+    model = TimNet(config, 30, 12, 7)
+    x = windows(2, 30, 12)
+    channels = model.stem(x).numpy()  # (channels, clips, frames)
+    assert channels.shape == (3 * 5 + 4 * 2, 2, 8)
+    np.testing.assert_array_equal(channels[-8:, 1, 3], x[1, 12:16, 10:].ravel())
+    x[:, :, 10:] += 1
+    np.testing.assert_array_equal(model.stem(x).numpy()[:-8], channels[:-8])
+
+
+def test_change_pooling_adds_the_mean_step():
+    z = np.random.default_rng(0).normal(size=(3, 2, 9)).astype("f4")  # channels, clips, frames
+    found = pool(tf.constant(z), [2], "change").numpy()[:, :, 0]
+    np.testing.assert_allclose(
+        found[:6], pool(tf.constant(z), [2], "deviation")[:, :, 0], atol=1e-6
+    )
+    np.testing.assert_allclose(found[6:], np.abs(np.diff(z)).mean(axis=2), atol=1e-6)
 
 
 def test_deviation_pooling_is_the_mean_distance_from_the_mean():
     z = np.random.default_rng(0).normal(size=(3, 2, 9)).astype("f4")  # channels, clips, frames
-    found = pool(tf.constant(z), [2], "deviation").numpy()
+    found = pool(tf.constant(z), [2], "deviation").numpy()[:, :, 0]
     mean = z.mean(axis=2)
     np.testing.assert_allclose(found[:3], mean, atol=1e-6)
     np.testing.assert_allclose(found[3:], np.abs(z - mean[:, :, None]).mean(axis=2), atol=1e-6)
 
 
 def test_presets_differ_as_their_names_say():
-    sizes = {name: TimNet(c, 188, 39, 7).count_params() for name, c in PRESETS.items()}
+    variants = {name: config for name, config in PRESETS.items() if not config.stem}
+    sizes = {name: TimNet(c, 188, 39, 7).count_params() for name, c in variants.items()}
     assert sizes["timnet"] == sizes["timnet-td"]
     stream = 39 * 39 + 39 + 16 * (2 * 39 * 39 + 4 * 39)
     assert sizes["timnet"] == 2 * stream + 8 + 39 * 7 + 7
@@ -209,6 +223,8 @@ def test_a_saved_model_loads_and_answers_the_same(tmp_path):
         ({"fusion": "magic"}, "fusion must be one of"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\)"),
         ({"n_blocks": 0}, "n_blocks, n_filters and batch_size must be at least 1"),
+        ({"stem": ((8, 3, 2),)}, "stem must hold .filters, taps in time and frequency"),
+        ({"beside": 2}, "beside needs a stem to go past"),
     ],
 )
 def test_a_wrong_config_is_refused(change, text):
@@ -260,13 +276,12 @@ def test_answers_do_not_depend_on_the_batch(trainer):
 
 @pytest.mark.parametrize("name", ["timnet-live", "timnet-all", "timnet-td-cl"])
 def test_multiplications_are_counted_as_tensorflow_counts_them(name):
-    model = TimNet(PRESETS[name], 200, 64, 7)
+    model = TimNet(PRESETS[name], 200, 66, 7)
     graph = model.deploy()
     counted = 0
     for op in graph.graph.get_operations():
         if op.type == "Conv2D":
-            taps, _, width, n_filters = op.inputs[1].shape
-            _, frames, _, _ = op.outputs[0].shape
-            counted += int(taps * width * n_filters * frames)
-    head = multiply_accumulates(PRESETS[name], 200, 64, 7) - counted
+            _, frames, bands, _ = op.outputs[0].shape
+            counted += int(np.prod(op.inputs[1].shape) * frames * bands)
+    head = multiply_accumulates(PRESETS[name], 200, 66, 7) - counted
     assert 0 < head < 0.01 * counted  # what is left are the layers behind the streams

@@ -38,54 +38,27 @@ def spatial_dropout(z: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
     return z * (tf.cast(kept, z.dtype) / (1 - rate))
 
 
-class Conv(keras.layers.Layer):
-    """A convolution over time; unless ``plain``, with normalisation, ReLU and dropout behind it.
+class Normalized(keras.layers.Layer):
+    """What all convolutions share: one matrix product, batch normalisation, ReLU and dropout.
 
     Parameters
     ----------
-    n_filters, n_taps : int
-    dilation, stride : int
-        Frames from tap to tap, and from one output to the next.
-    pads : (int, int)
-        Zeros before the first and after the last frame.
+    n_filters : int
     dropout : float
         Rate of the spatial dropout behind it.
     plain : bool
-        A bias and nothing else behind it.
+        A bias and nothing else behind the product.
     """
 
-    def __init__(
-        self,
-        n_filters: int,
-        n_taps: int = 1,
-        dilation: int = 1,
-        stride: int = 1,
-        pads: tuple[int, int] = (0, 0),
-        dropout: float = 0.0,
-        plain: bool = False,
-    ) -> None:
+    def __init__(self, n_filters: int, dropout: float = 0.0, plain: bool = False) -> None:
         super().__init__()
-        self.n_filters, self.n_taps, self.dilation, self.stride = (
-            n_filters, n_taps, dilation, stride,
-        )  # fmt: skip
-        self.pads, self.dropout_rate, self.plain = pads, dropout, plain
+        self.n_filters, self.dropout_rate, self.plain = n_filters, dropout, plain
 
-    @classmethod
-    def temporal(cls, n_filters: int, dilation: int, reverse: bool, dropout: float) -> Conv:
-        """Return half a temporal-aware block: dilated and causal, with two taps.
-
-        ``reverse`` looks ahead instead of back, which is the same as a causal convolution over
-        the reversed frames, without reversing anything.
-        """
-        pads = (0, dilation) if reverse else (dilation, 0)
-        return cls(n_filters, 2, dilation, pads=pads, dropout=dropout)
-
-    def build(self, n_channels: int) -> None:
+    def build(self, n_inputs: int) -> None:
+        """Make the weights for ``n_inputs`` numbers, taps times channels, an output."""
         shape = (self.n_filters,)
         # Zeros until `TimNet.build` draws all kernels.
-        self.kernel = self.add_weight(
-            shape=(self.n_taps * n_channels, self.n_filters), initializer="zeros"
-        )
+        self.kernel = self.add_weight(shape=(n_inputs, self.n_filters), initializer="zeros")
         self.beta = self.add_weight(shape=shape, initializer="zeros")
         if not self.plain:
             self.gamma = self.add_weight(shape=shape, initializer="ones")
@@ -93,22 +66,13 @@ class Conv(keras.layers.Layer):
             self.variance = self.add_weight(shape=shape, initializer="ones", trainable=False)
         self.built = True
 
-    def n_frames(self, n_frames: int) -> int:
-        """Return how many frames come out where ``n_frames`` go in."""
-        reach = (self.n_taps - 1) * self.dilation
-        return 1 + (n_frames + sum(self.pads) - reach - 1) // self.stride
-
-    def call(self, z: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
-        """Map (channels, clips, frames) to (n_filters, clips, frames); ``seed`` means training."""
-        n_frames = self.n_frames(z.shape[2])
-        if self.n_taps > 1:
-            z = tf.pad(z, [[0, 0], [0, 0], self.pads])
-            span = (n_frames - 1) * self.stride + 1
-            starts = [tap * self.dilation for tap in range(self.n_taps)]
-            z = tf.concat([z[:, :, s : s + span : self.stride] for s in starts], axis=0)
+    def product(self, taps: list[tf.Tensor], seed: tf.Tensor | None) -> tf.Tensor:
+        """Map the input as each tap sees it, (channels, clips, ...), to (n_filters, clips, ...)."""
+        z = taps[0] if len(taps) == 1 else tf.concat(taps, axis=0)
         y = tf.matmul(self.kernel, tf.reshape(z, (z.shape[0], -1)), transpose_a=True)
+        shape = (self.n_filters, -1, *z.shape[2:])
         if self.plain:
-            return tf.reshape(y + self.beta[:, None], (self.n_filters, -1, n_frames))
+            return tf.reshape(y + self.beta[:, None], shape)
         if seed is None:
             mean, variance = tf.convert_to_tensor(self.mean), tf.convert_to_tensor(self.variance)
         else:
@@ -119,23 +83,168 @@ class Conv(keras.layers.Layer):
                 moving.assign(moving + (1 - BATCH_NORM_MOMENTUM) * (batch - moving))
         gain = self.gamma * tf.math.rsqrt(variance + BATCH_NORM_EPSILON)
         y = tf.nn.relu(y * gain[:, None] + (self.beta - mean * gain)[:, None])
-        y = tf.reshape(y, (self.n_filters, -1, n_frames))
+        y = tf.reshape(y, shape)
         return y if seed is None else spatial_dropout(y, self.dropout_rate, seed)
+
+    def folded(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return kernel and bias with the normalisation inside."""
+        if self.plain:
+            return tf.convert_to_tensor(self.kernel), tf.convert_to_tensor(self.beta)
+        gain = self.gamma * tf.math.rsqrt(self.variance + BATCH_NORM_EPSILON)
+        return self.kernel * gain, self.beta - self.mean * gain
+
+    def activated(self, y: tf.Tensor) -> tf.Tensor:
+        """Return what comes behind product and bias at inference."""
+        return y if self.plain else tf.nn.relu(y)
+
+
+class Conv(Normalized):
+    """A convolution over time with one or two taps.
+
+    Parameters
+    ----------
+    n_filters : int
+    dilation : int
+        Frames between the two taps; 0 for one tap.
+    reverse : bool
+        Whether the second tap looks ahead instead of back, which is the same as a causal
+        convolution over the reversed frames, without reversing anything.
+    dropout, plain
+        See `Normalized`.
+    """
+
+    def __init__(
+        self,
+        n_filters: int,
+        dilation: int = 0,
+        reverse: bool = False,
+        dropout: float = 0.0,
+        plain: bool = False,
+    ) -> None:
+        super().__init__(n_filters, dropout, plain)
+        self.dilation, self.reverse = dilation, reverse
+        self.pads = (0, dilation) if reverse else (dilation, 0)
+
+    def build(self, n_channels: int) -> None:
+        super().build(n_channels * (2 if self.dilation else 1))
+
+    def call(self, z: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
+        """Map (channels, clips, frames) to (n_filters, clips, frames); ``seed`` means training."""
+        if not self.dilation:
+            return self.product([z], seed)
+        n_frames = z.shape[2]
+        z = tf.pad(z, [[0, 0], [0, 0], self.pads])
+        return self.product([z[:, :, :n_frames], z[:, :, self.dilation :]], seed)
 
     def deploy(self, z: tf.Tensor) -> tf.Tensor:
         """Map one window (1, frames, 1, channels) to (1, frames, 1, n_filters)."""
-        kernel = tf.reshape(self.kernel, (self.n_taps, 1, -1, self.n_filters))
-        if self.n_taps == 2 and self.dilation >= z.shape[1]:  # the far tap only ever meets padding
-            kernel = kernel[:1] if self.pads[1] else kernel[1:]
-        elif any(self.pads):
+        kernel, bias = self.folded()
+        kernel = tf.reshape(kernel, (2 if self.dilation else 1, 1, -1, self.n_filters))
+        if self.dilation >= z.shape[1]:  # the far tap only ever meets padding
+            kernel = kernel[:1] if self.reverse else kernel[1:]
+        elif self.dilation:
             z = tf.pad(z, [[0, 0], self.pads, [0, 0], [0, 0]])
-        if self.plain:
-            return tf.nn.conv2d(z, kernel, self.stride, "VALID") + self.beta
-        gain = self.gamma * tf.math.rsqrt(self.variance + BATCH_NORM_EPSILON)
-        y = tf.nn.conv2d(
-            z, kernel * gain, [1, self.stride, 1, 1], "VALID", dilations=[1, self.dilation, 1, 1]
-        )
-        return tf.nn.relu(y + (self.beta - self.mean * gain))
+        y = tf.nn.conv2d(z, kernel, 1, "VALID", dilations=[1, max(1, self.dilation), 1, 1])
+        return self.activated(y + bias)
+
+
+class BandConv(Normalized):
+    """A convolution over time and frequency: what it learns of one band it knows of all.
+
+    Zeros around the window keep one output for every stride, as in TensorFlow's "SAME".
+    """
+
+    def __init__(
+        self, n_filters: int, time_taps: int, band_taps: int, time_stride: int, band_stride: int
+    ) -> None:
+        super().__init__(n_filters)
+        self.taps, self.strides = (time_taps, band_taps), (time_stride, band_stride)
+
+    def build(self, n_channels: int) -> None:
+        super().build(n_channels * self.taps[0] * self.taps[1])
+
+    def n_out(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return how many frames and bands come out where ``size`` go in."""
+        return -(-size[0] // self.strides[0]), -(-size[1] // self.strides[1])
+
+    def pads(self, size: tuple[int, int]) -> list[tuple[int, int]]:
+        """Return the zeros before and after the frames and the bands."""
+        ends = []
+        for n, n_out, taps, stride in zip(
+            size, self.n_out(size), self.taps, self.strides, strict=True
+        ):
+            missing = max(0, (n_out - 1) * stride + taps - n)
+            ends.append((missing // 2, missing - missing // 2))
+        return ends
+
+    def call(self, z: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
+        """Map (channels, clips, frames, bands) to as many of n_filters; ``seed``: training."""
+        size = (z.shape[2], z.shape[3])
+        spans = [(n - 1) * s + 1 for n, s in zip(self.n_out(size), self.strides, strict=True)]
+        z = tf.pad(z, [(0, 0), (0, 0), *self.pads(size)])
+        taps = [
+            z[:, :, i : i + spans[0] : self.strides[0], j : j + spans[1] : self.strides[1]]
+            for i in range(self.taps[0])
+            for j in range(self.taps[1])
+        ]
+        return self.product(taps, seed)
+
+    def deploy(self, z: tf.Tensor) -> tf.Tensor:
+        """Map one window (1, frames, bands, channels) to (1, frames, bands, n_filters)."""
+        kernel, bias = self.folded()
+        kernel = tf.reshape(kernel, (*self.taps, -1, self.n_filters))
+        z = tf.pad(z, [(0, 0), *self.pads((z.shape[1], z.shape[2])), (0, 0)])
+        return self.activated(tf.nn.conv2d(z, kernel, [1, *self.strides, 1], "VALID") + bias)
+
+
+class Stem(keras.layers.Layer):
+    """The convolutions before the streams; see `train.presets.Config`."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.beside, self.stride = config.beside, config.stride
+        self.convs = [BandConv(*conv) for conv in config.stem]
+
+    def build(self, size: tuple[int, int]) -> None:
+        """Make the weights for windows of ``size`` (n_rows, n_features)."""
+        n_channels, size = 1, (size[0], size[1] - self.beside)
+        for conv in self.convs:
+            conv.build(n_channels)
+            n_channels, size = conv.n_filters, conv.n_out(size)
+        self.n_frames = size[0]
+        self.n_channels = n_channels * size[1] + self.beside * self.stride
+        self.built = True
+
+    def call(self, windows: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
+        """Map (clips, rows, features) to (channels, clips, frames); ``seed`` means training."""
+        bands, others = self._split(windows)
+        z = bands[None]
+        for number, conv in enumerate(self.convs):
+            z = conv(z, seed=_fold(seed, 1010 + number))
+        z = tf.transpose(z, (3, 0, 1, 2))
+        z = tf.reshape(z, (z.shape[0] * z.shape[1], -1, self.n_frames))
+        if others is None:
+            return z
+        return tf.concat([z, tf.transpose(others, (2, 0, 1))], axis=0)
+
+    def deploy(self, window: tf.Tensor) -> tf.Tensor:
+        """Map one window (1, rows, features) to (1, frames, 1, channels)."""
+        bands, others = self._split(window)
+        z = bands[..., None]
+        for conv in self.convs:
+            z = conv.deploy(z)
+        z = tf.reshape(z, (1, self.n_frames, 1, -1))
+        return z if others is None else tf.concat([z, others[:, :, None]], axis=3)
+
+    def _split(self, windows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """Return the bands, and what goes past: all rows of a frame side by side."""
+        if not self.beside:
+            return windows, None
+        n_rows, n_bands = windows.shape[1], windows.shape[2] - self.beside
+        missing = self.n_frames * self.stride - n_rows
+        others = tf.pad(windows[:, :, n_bands:], [(0, 0), (0, missing), (0, 0)])
+        others = tf.reshape(others, (-1, self.n_frames, self.stride * self.beside))
+        return windows[:, :, :n_bands], others
 
 
 class Stream(keras.layers.Layer):
@@ -146,7 +255,7 @@ class Stream(keras.layers.Layer):
         self.pooling = config.pooling
         self.entry = Conv(config.n_filters, plain=True)
         self.blocks = [
-            [Conv.temporal(config.n_filters, 2**j, reverse, config.dropout_of(j)) for _ in range(2)]
+            [Conv(config.n_filters, 2**j, reverse, config.dropout_of(j)) for _ in range(2)]
             for j in range(config.n_blocks)
         ]
 
@@ -166,11 +275,11 @@ class Stream(keras.layers.Layer):
             for half, conv in enumerate(block):
                 attention = conv(attention, seed=_fold(seed, 2 * j + half))
             z = z * tf.sigmoid(attention)
-            pooled.append(tf.transpose(pool(z, [2], self.pooling)))
+            pooled.append(tf.transpose(pool(z, [2], self.pooling)[:, :, 0]))
         return pooled
 
     def deploy(self, z: tf.Tensor) -> list[tf.Tensor]:
-        """Return the same for one window, shape (1, n_pooled) each."""
+        """Return the same for one window, shape (1, 1, 1, n_pooled) each."""
         entered = z = self.entry.deploy(z)
         gates, pooled = None, []
         for block in self.blocks:
@@ -185,18 +294,21 @@ class Stream(keras.layers.Layer):
 
 
 def pool(z: tf.Tensor, time_axes: list[int], kind: str) -> tf.Tensor:
-    """Return the statistics of ``z`` over time: per clip and channel, or per channel and clip.
+    """Return the statistics of ``z`` over time, whose axes are kept with one entry.
 
-    "mean", or "deviation": the means, then the mean distances from them, along the channels.
-    (A distance, and not its square as in a standard deviation, keeps the range that int8 has.)
+    "mean"; "deviation": the means, then the mean distances from them, along the channels; "change":
+    these, and the mean steps from one frame to the next. (Distances, and not their squares as in a
+    standard deviation, keep the range that int8 has.)
     """
-    mean = tf.reduce_mean(z, axis=time_axes)
+    mean = tf.reduce_mean(z, axis=time_axes, keepdims=True)
     if kind == "mean":
         return mean
-    # The mean again, but in a shape to be taken away: cheaper on the device than changing shapes.
-    distance = tf.abs(z - tf.reduce_mean(z, axis=time_axes, keepdims=True))
-    channel_axis = 0 if z.shape.rank == 3 else -1  # (channels, clips, frames), or one window
-    return tf.concat([mean, tf.reduce_mean(distance, axis=time_axes)], axis=channel_axis)
+    found = [mean, tf.reduce_mean(tf.abs(z - mean), axis=time_axes, keepdims=True)]
+    batch = z.shape.rank == 3  # (channels, clips, frames), or one window (1, frames, 1, channels)
+    if kind == "change":
+        step = z[:, :, 1:] - z[:, :, :-1] if batch else z[:, 1:] - z[:, :-1]
+        found.append(tf.reduce_mean(tf.abs(step), axis=time_axes, keepdims=True))
+    return tf.concat(found, axis=0 if batch else -1)
 
 
 def _fold(seed: tf.Tensor | None, number: int) -> tf.Tensor | None:
@@ -282,11 +394,7 @@ class TimNet(keras.Model):
         super().__init__(**keras_arguments)
         self.config = config if isinstance(config, Config) else Config(**config)
         self.n_rows, self.n_features, self.n_labels, self.seed = n_rows, n_features, n_labels, seed
-        self.stem = [
-            # Centred taps: an output stands for the frames around it.
-            Conv(n_filters, n_taps, stride=stride, pads=((n_taps - 1) // 2, n_taps // 2))
-            for n_filters, n_taps, stride in self.config.stem
-        ]
+        self.stem = Stem(self.config) if self.config.stem else None
         self.streams = [Stream(self.config, reverse=False), Stream(self.config, reverse=True)]
         if self.config.shuffle:
             self.streams.append(Stream(self.config, reverse=False))
@@ -299,9 +407,9 @@ class TimNet(keras.Model):
 
     def build(self, input_shape: tuple[int | None, int, int]) -> None:
         width = self.n_features
-        for conv in self.stem:
-            conv.build(width)
-            width = conv.n_filters
+        if self.stem is not None:
+            self.stem.build((self.n_rows, self.n_features))
+            width = self.stem.n_channels
         for stream in self.streams:
             stream.build(width)
         width = self.config.n_pooled
@@ -332,9 +440,7 @@ class TimNet(keras.Model):
     def order(self) -> np.ndarray:
         """The order in which the shuffled stream hears the frames at inference."""
         # One seed for all models: a retrained model differs in its weights only.
-        n_frames = self.n_rows
-        for conv in self.stem:
-            n_frames = conv.n_frames(n_frames)
+        n_frames = self.n_rows if self.stem is None else self.stem.n_frames
         return np.random.default_rng(46).permutation(n_frames)
 
     def call(self, windows: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
@@ -352,11 +458,9 @@ class TimNet(keras.Model):
     def embed(self, windows: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
         """Return the fused vector (clips, n_pooled) that the output layers see."""
         windows = tf.convert_to_tensor(windows)
-        z = tf.transpose(windows, (2, 0, 1))
+        z = tf.transpose(windows, (2, 0, 1)) if self.stem is None else self.stem(windows, seed)
         if seed is not None:
             z = spatial_dropout(z, self.config.input_dropout, _fold(seed, 1000))
-        for number, conv in enumerate(self.stem):
-            z = conv(z, seed=_fold(seed, 1010 + number))
         inputs = [z] * len(self.streams)
         if self.config.shuffle:
             order = tf.constant(self.order, tf.int32)
@@ -377,9 +481,10 @@ class TimNet(keras.Model):
         """Return the graph for one window: (1, n_rows, n_features) to logits (1, n_labels)."""
 
         def one_window(window: tf.Tensor) -> dict[str, tf.Tensor]:
-            z = tf.reshape(window, (1, self.n_rows, 1, self.n_features))
-            for conv in self.stem:
-                z = conv.deploy(z)
+            if self.stem is not None:
+                z = self.stem.deploy(window)
+            else:
+                z = tf.reshape(window, (1, self.n_rows, 1, self.n_features))
             inputs = [z] * len(self.streams)
             if self.config.shuffle:
                 inputs[2] = tf.gather(z, self.order, axis=1)
@@ -391,14 +496,15 @@ class TimNet(keras.Model):
 
     def _deploy_head(self, pooled: list[list[tf.Tensor]]) -> tf.Tensor:
         if self.config.fusion != "dynamic":
-            return self._answer(self.fusion(pooled))
+            flat = [[tf.squeeze(block, [1, 2]) for block in blocks] for blocks in pooled]
+            return self._answer(self.fusion(flat))
         # The weighted sum and the layer after it are one matrix product over all blocks' outputs;
         # in int8 that saves rounding the sum.
         dense = self.hidden or self.output_layer
         weights = tf.unstack(tf.convert_to_tensor(self.fusion.weight)) * len(pooled)
         kernel = tf.concat([weight * dense.kernel for weight in weights], axis=0)
-        vector = tf.concat([block for blocks in pooled for block in blocks], axis=1)
-        answer = tf.matmul(vector, kernel) + dense.bias
+        vector = tf.concat([block for blocks in pooled for block in blocks], axis=-1)
+        answer = tf.matmul(tf.squeeze(vector, [1, 2]), kernel) + dense.bias
         return answer if self.hidden is None else self.output_layer(tf.nn.relu(answer))
 
     def save_deployed(self, folder: str) -> None:

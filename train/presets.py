@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from typing import Any
 
 FUSIONS = ("dynamic", "static", "self", "cross")
-POOLINGS = ("mean", "deviation")
+# Statistics over time that a pooling keeps of every channel.
+POOLINGS = {"mean": 1, "deviation": 2, "change": 3}
 SCHEDULES = ("constant", "cosine")
 
 
@@ -21,10 +23,13 @@ class Config:
         Temporal-aware blocks in each stream; block ``j`` has dilation ``2 ** j``.
     n_filters : int
         Channels of every block.
-    stem : tuple of (int, int, int)
-        Filters, taps and stride of the convolutions that the features go through before the
-        streams hear them; none in the paper.
-    pooling : {"mean", "deviation"}
+    stem : tuple of (int, int, int, int, int)
+        Convolutions over time and frequency that the bands go through before the streams hear
+        them: filters, taps in time, taps in frequency, stride in time, stride in frequency. None in
+        the paper, whose features are cepstra.
+    beside : int
+        Features at the end of a row that are no bands and go past the stem.
+    pooling : {"mean", "deviation", "change"}
         What is kept of a block's output over time; see `train.model.pool`.
     head_dropout : float
         Rate of the dropout on the fused vector.
@@ -63,7 +68,8 @@ class Config:
     # Cited: the paper's section 3 and its published settings.
     n_blocks: int = 8
     n_filters: int = 39
-    stem: tuple[tuple[int, int, int], ...] = ()
+    stem: tuple[tuple[int, int, int, int, int], ...] = ()
+    beside: int = 0
     pooling: str = "mean"
     head_dropout: float = 0.0
     input_dropout: float = 0.0
@@ -90,8 +96,13 @@ class Config:
         # A card holds lists.
         object.__setattr__(self, "stem", tuple(tuple(conv) for conv in self.stem))
         object.__setattr__(self, "speeds", tuple(self.speeds))
-        if any(len(conv) != 3 or min(conv) < 1 for conv in self.stem):
-            raise ValueError(f"model: stem must hold (filters, taps, stride), not {self.stem}")
+        if any(len(conv) != 5 or min(conv) < 1 for conv in self.stem):
+            raise ValueError(
+                "model: stem must hold (filters, taps in time and frequency, strides in time and "
+                f"frequency), not {self.stem}"
+            )
+        if self.beside and not self.stem:
+            raise ValueError("model: beside needs a stem to go past")
         rates = (
             "input_dropout",
             "dropout",
@@ -106,7 +117,7 @@ class Config:
         if self.fusion not in FUSIONS:
             raise ValueError(f"model: fusion must be one of {FUSIONS}, not {self.fusion!r}")
         if self.pooling not in POOLINGS:
-            raise ValueError(f"model: pooling must be one of {POOLINGS}, not {self.pooling!r}")
+            raise ValueError(f"model: pooling must be one of {[*POOLINGS]}, not {self.pooling!r}")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"model: schedule must be one of {SCHEDULES}, not {self.schedule!r}")
         if any(not 0.5 <= speed <= 2 for speed in self.speeds):
@@ -115,7 +126,12 @@ class Config:
     @property
     def n_pooled(self) -> int:
         """Length of the fused vector."""
-        return self.n_filters * (1 if self.pooling == "mean" else 2)
+        return self.n_filters * POOLINGS[self.pooling]
+
+    @property
+    def stride(self) -> int:
+        """Rows that one frame of the streams stands for."""
+        return math.prod(conv[3] for conv in self.stem)
 
     def dropout_of(self, block: int) -> float:
         """Return the spatial dropout rate of block 0 .. n_blocks - 1."""
@@ -126,10 +142,14 @@ class Config:
 def multiply_accumulates(config: Config, n_rows: int, n_features: int, n_labels: int) -> int:
     """Return the multiplications with a weight that one window costs, gates and pooling aside."""
     total, width, n_frames = 0, n_features, n_rows
-    for n_filters, n_taps, stride in config.stem:
-        n_frames = 1 + (n_frames - 1) // stride
-        total += n_frames * n_taps * width * n_filters
-        width = n_filters
+    if config.stem:
+        width, n_bands = 1, n_features - config.beside
+        for n_filters, time_taps, band_taps, time_stride, band_stride in config.stem:
+            n_frames = -(-n_frames // time_stride)
+            n_bands = -(-n_bands // band_stride)
+            total += n_frames * n_bands * time_taps * band_taps * width * n_filters
+            width = n_filters
+        width = width * n_bands + config.beside * config.stride
     block = 2 * 2 * config.n_filters**2
     stream = width * config.n_filters + config.n_blocks * block
     total += (3 if config.shuffle else 2) * n_frames * stream
@@ -152,10 +172,11 @@ PRESETS: dict[str, Config] = {
     "timnet-all": Config(**_TD, shuffle=True, fusion="static", **_CL),
     "timnet-td-self": Config(**_TD, fusion="self"),
     "timnet-live": Config(
-        stem=((64, 5, 2), (80, 3, 2), (80, 3, 2)),
+        stem=((20, 4, 5, 4, 2), (28, 1, 3, 1, 2), (32, 1, 3, 1, 2)),
+        beside=2,
         n_filters=48,
         n_blocks=4,
-        pooling="deviation",
+        pooling="change",
         head_dropout=0.3,
         weight_decay=0.01,
         learning_rate=2e-3,
@@ -163,7 +184,7 @@ PRESETS: dict[str, Config] = {
         schedule="cosine",
         speeds=(0.9, 1.1),
         short=0.3,
-        n_noisy=2,
+        n_noisy=8,
     ),
     "timnet-td-cross": Config(**_TD, fusion="cross"),
 }
