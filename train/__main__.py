@@ -45,9 +45,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="with holdout: speakers to test on, separated by commas; default: nobody")  # fmt: skip
     add("--without", metavar="SPEAKERS", default="",
         help="speakers to leave out altogether, separated by commas; default: nobody")  # fmt: skip
-    add("--epochs", type=_at_least_1, default=100, help="default: 100")
+    add("--epochs", type=_at_least_1, default=150, help="default: 150")
     add("--window-s", type=float, metavar="S",
-        help="window or clip length; default: 2, or with the published front end the length that "
+        help="window or clip length; default: 3, or with the published front end the length that "
         "TIM-Net's authors used for the corpus")  # fmt: skip
     add("--n-blocks", type=_at_least_1, help="default: the preset's 8; 10 for iemocap")
     add("--n-filters", type=_at_least_1, help="default: the preset's 39")

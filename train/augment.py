@@ -15,12 +15,13 @@ import numpy as np
 import soxr
 
 # Assumed, all of them: what a microphone meets in a flat or an office.
-SNR_DB = (5.0, 25.0)
-REVERBERATION_S = (0.15, 0.6)  # time to fall by 60 dB
-DIRECT_DB = (-3.0, 9.0)  # direct sound over reverberation
+SNR_DB = (5.0, 35.0)
+REVERBERATION_S = (0.2, 1.2)  # time to fall by 60 dB
+DIRECT_DB = (-9.0, 9.0)  # direct sound over reverberation
 COLOUR = (0.0, 2.0)  # power falls as 1 / f ** colour: 0 is white, 1 pink, 2 brown
-P_ROOM, P_TELEPHONE = 0.5, 0.15
-TELEPHONE_HZ = (300.0, 3400.0)  # Cited: the band of ITU-T G.712
+ROOM_COLOUR = (0.0, 1.0)  # the same of a room's reverberation: walls swallow high tones first
+P_ROOM, P_TELEPHONE = 0.5, 0.25
+LOW_EDGE_HZ, HIGH_EDGE_HZ = (200.0, 400.0), (3000.0, 4000.0)  # around TELEPHONE_HZ
 
 
 @dataclass(frozen=True)
@@ -36,15 +37,15 @@ class Circumstance:
         Level of the speech over a noise, and how the noise's power falls with frequency.
     room : float32, shape (n,), or None
         Impulse response.
-    telephone : bool
-        Whether only the band of a telephone is left.
+    band_hz : (float, float) or None
+        What is left of the spectrum, as by a telephone.
     """
 
     speed: float = 1.0
     snr_db: float | None = None
     colour: float = 0.0
     room: np.ndarray | None = None
-    telephone: bool = False
+    band_hz: tuple[float, float] | None = None
 
 
 def circumstances(
@@ -58,7 +59,11 @@ def circumstances(
             snr_db=float(rng.uniform(*SNR_DB)),
             colour=float(rng.uniform(*COLOUR)),
             room=room(rate_hz, rng) if rng.random() < P_ROOM else None,
-            telephone=bool(rng.random() < P_TELEPHONE),
+            band_hz=(
+                (float(rng.uniform(*LOW_EDGE_HZ)), float(rng.uniform(*HIGH_EDGE_HZ)))
+                if rng.random() < P_TELEPHONE
+                else None
+            ),
         )
         for _ in range(n_noisy)
     ]
@@ -69,7 +74,7 @@ def room(rate_hz: int, rng: np.random.Generator) -> np.ndarray:
     """Return an impulse response, float32: the direct sound, then noise that fades away."""
     fade_s, direct_db = rng.uniform(*REVERBERATION_S), rng.uniform(*DIRECT_DB)
     time_s = np.arange(round(fade_s * rate_hz)) / rate_hz
-    tail = rng.normal(size=len(time_s)) * 10 ** (-3 * time_s / fade_s)
+    tail = noise(len(time_s), float(rng.uniform(*ROOM_COLOUR)), rng) * 10 ** (-3 * time_s / fade_s)
     tail *= 10 ** (-direct_db / 20) / np.sqrt(np.sum(tail**2))
     tail[0] = 1.0
     return tail.astype(np.float32)
@@ -86,8 +91,8 @@ def changed(
         samples = reverberant(samples, how.room)
     if how.snr_db is not None:
         samples = with_noise(samples, noise(len(samples), how.colour, rng), how.snr_db)
-    if how.telephone:
-        samples = band(samples, rate_hz, *TELEPHONE_HZ)
+    if how.band_hz is not None:
+        samples = band(samples, rate_hz, *how.band_hz)
     return samples.astype(np.float32, copy=False)
 
 

@@ -9,17 +9,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge.audio import read_file
-from edge.frontend import Frontend, mfcc
+from edge.frontend import Frontend, feature_rows
 from edge.recognizer import HOP_S, hop_rows, window_starts
-from edge.speaker import SpeakerNorm, Statistics, adapted, prior
+from edge.speaker import SpeakerNorm, Statistics, adapted
 from train.augment import Circumstance, changed, circumstances
 from train.corpora import Corpus
 from train.presets import Config
 
 # Cited: TIM-Net's published input lengths, in samples at 22 050 Hz. Assumed for other corpora.
 PUBLISHED_SAMPLES = {"emodb": 96_000, "savee": 130_000, "iemocap": 310_000}
-STREAM_WINDOW_S = 2.0  # Assumed: short enough to follow a change, long enough for a phrase.
-SHORT_ROWS = 50  # Assumed: half a second; the device asks later than that.
+STREAM_WINDOW_S = 3.0  # Measured: see train/results/ablation.json.
+SHORT_S = 0.5  # Assumed: the device asks later than that.
+MOST_CLIPS = 11  # Assumed: half a minute of somebody's other clips.
+NOISY_SHARE = 0.4  # Assumed: of the windows, if there are noisy versions of the clips.
 
 
 def default_window_s(corpus: str, frontend: Frontend) -> float:
@@ -36,7 +38,8 @@ class Features:
     Attributes
     ----------
     rows : tuple of float32, shape (n, n_features)
-        As it is, then in other circumstances, which training hears too.
+        As it is, then in other circumstances, which training hears too: at other speeds, and
+        last in noise.
     statistics : tuple of Statistics
         Of each of ``rows``.
     """
@@ -62,14 +65,14 @@ def clip_features(
     noise.
     """
     if not frontend.streamable:
-        rows = mfcc(_centred(samples, window_samples), frontend)
+        rows = feature_rows(_centred(samples, window_samples), frontend)
         return Features((rows,), (Statistics.of(rows),))
     versions = []
     for number, how in enumerate((Circumstance(), *others)):
         rng = np.random.default_rng([seed, number])
         heard = changed(samples, frontend.sample_rate_hz, how, rng)
         missing = max(0, frontend.n_fft - len(heard))  # to one frame at least
-        versions.append(mfcc(np.pad(heard, (0, missing)), frontend))
+        versions.append(feature_rows(np.pad(heard, (0, missing)), frontend))
     return Features(tuple(versions), tuple(Statistics.of(rows) for rows in versions))
 
 
@@ -133,66 +136,83 @@ class TrainingWindows:
     a window than it holds, as at the beginning of an utterance.
 
     An adaptive front end is at a random point of getting to know the speaker: it has heard the
-    window alone, a few clips more, or all clips of the speaker (a third of the draws each,
-    assumed).
+    window alone, a few clips more, a few in one mood alone, or all clips of the speaker (a quarter
+    of the draws each, assumed).
 
     Parameters
     ----------
-    clips, speakers : list
+    clips, speakers, labels : sequence
     frontend : Frontend
         With mean and scale.
     n_rows : int
         Length of a window.
-    short : float
+    short, n_noisy
+        See `train.presets.Config`.
     """
 
     def __init__(
         self,
         clips: list[Features],
         speakers: list[str],
+        labels: np.ndarray,
         frontend: Frontend,
         n_rows: int,
         short: float = 0.0,
+        n_noisy: int = 0,
     ) -> None:
-        self._short = short
+        self._short, self._n_noisy = short, n_noisy
         self._clips, self._speakers, self._n_rows = clips, speakers, n_rows
-        self._prior, self._adaptive = prior(frontend), bool(frontend.adapt_s)
+        self._frontend = frontend
+        row_s = frontend.hop_samples / frontend.sample_rate_hz
+        self._short_rows = max(1, round(SHORT_S / row_s))
         self._n_versions = len(clips[0].rows)
         self._all = [speaker_statistics(clips, speakers, v) for v in range(self._n_versions)]
-        self._clips_of = {
-            speaker: [i for i, other in enumerate(speakers) if other == speaker]
-            for speaker in set(speakers)
-        }
+        self._clips_of: dict[str, list[int]] = {}
+        self._moods_of: dict[str, dict[int, list[int]]] = {}
+        for number, (speaker, label) in enumerate(zip(speakers, labels.tolist(), strict=True)):
+            self._clips_of.setdefault(speaker, []).append(number)
+            self._moods_of.setdefault(speaker, {}).setdefault(label, []).append(number)
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
         """Return one normalised window of each clip, float32 (n_clips, n_rows, n_features)."""
         return np.stack([self._window(clip, rng) for clip in range(len(self._clips))])
 
     def _window(self, clip: int, rng: np.random.Generator) -> np.ndarray:
-        version = int(rng.integers(self._n_versions)) if self._n_versions > 1 else 0
+        version = self._version(rng)
         rows, n_rows = self._clips[clip].rows[version], self._n_rows
         if self._short and rng.random() < self._short:
-            n_rows = int(rng.integers(min(SHORT_ROWS, n_rows), n_rows + 1))
+            n_rows = int(rng.integers(min(self._short_rows, n_rows), n_rows + 1))
         start = int(rng.integers(max(0, len(rows) - n_rows) + 1))
         segment = rows[start : start + n_rows]
         window = filled(segment, self._n_rows)
-        if not self._adaptive:
-            return self._prior.normalize(window)
+        if not self._frontend.adapt_s:
+            return self._frontend.normalize(window)
         heard = self._heard(clip, version, segment, rng)
-        return adapted(self._prior, heard).normalize(window)
+        return adapted(self._frontend, heard).normalize(window)
+
+    def _version(self, rng: np.random.Generator) -> int:
+        n_quiet = self._n_versions - self._n_noisy
+        if self._n_noisy and rng.random() < NOISY_SHARE:
+            return n_quiet + int(rng.integers(self._n_noisy))
+        return int(rng.integers(n_quiet)) if n_quiet > 1 else 0
 
     def _heard(
         self, clip: int, version: int, segment: np.ndarray, rng: np.random.Generator
     ) -> Statistics:
-        speaker, choice = self._speakers[clip], rng.integers(3)
+        speaker, choice = self._speakers[clip], rng.integers(4)
         if choice == 0:
             return self._all[version][speaker]
         heard = Statistics.of(segment)
         if choice == 1:
-            others = self._clips_of[speaker]
-            for other in rng.choice(others, min(len(others), int(rng.integers(1, 12))), False):
-                if other != clip:
-                    heard = heard.merged(self._clips[other].statistics[version])
+            return heard
+        others = self._clips_of[speaker]
+        if choice == 2:
+            moods = list(self._moods_of[speaker].values())
+            others = moods[rng.integers(len(moods))]
+        n_others = min(len(others), int(rng.integers(1, MOST_CLIPS + 1)))
+        for other in rng.choice(others, n_others, replace=False):
+            if other != clip:
+                heard = heard.merged(self._clips[other].statistics[version])
         return heard
 
 

@@ -222,8 +222,9 @@ def run_fold(job: Job) -> Result:
     rng = np.random.default_rng(job.seed)
     frontend = measured(job.frontend, job.train, job.train_speakers)
     training = TrainingWindows(
-        job.train, job.train_speakers, frontend, job.n_rows, job.config.short
-    )
+        job.train, job.train_speakers, job.train_labels, frontend, job.n_rows,
+        job.config.short, job.config.n_noisy,
+    )  # fmt: skip
     every = max(1, len(job.train) // N_CHECKED)  # clips come class by class
     checked, labels = job.train[::every], job.train_labels[::every]
     if job.test:
