@@ -113,9 +113,17 @@ def threshold(curve: list[dict[str, float]]) -> float:
     return min(curve, key=lambda point: abs(point["coverage"] - ANSWERED))["confidence"]
 
 
-def measured(found: Answers, temperature: float, uncertain_below: float) -> dict[str, Any]:
-    """Return how well calibrated answers are."""
-    probs = found.probs(temperature)
+def left_out_probs(folds: list[Path]) -> np.ndarray:
+    """Return the probabilities of all folds' clips, each fold's temperature from the others."""
+    probs = []
+    for fold in folds:
+        temperature = fit_temperature(answers([other for other in folds if other != fold]))
+        probs.append(answers([fold]).probs(temperature))
+    return np.concatenate(probs)
+
+
+def measured(found: Answers, probs: np.ndarray, uncertain_below: float) -> dict[str, Any]:
+    """Return how well calibrated ``probs``, shape (n_clips, n_labels), are."""
     diagram, sure = reliability(probs, found.labels), probs.max(axis=1) >= uncertain_below
     right = probs.argmax(axis=1) == found.labels
     return {
@@ -179,10 +187,11 @@ def run(loso_run: Path, model_run: Path) -> None:
     found = answers(folds)
     temperature = fit_temperature(found)
     uncertain_below = threshold(coverage(found.probs(temperature), found.labels))
-    studies = {"fitted on": measured(found, temperature, uncertain_below)}
+    studies = {"left out in turn": measured(found, left_out_probs(folds), uncertain_below)}
     if card.provenance["n_held_out_clips"]:
-        held_out = measured(answers([model]), temperature, uncertain_below)
-        studies["speakers never heard"] = held_out
+        new = answers([model])
+        probs = new.probs(temperature)
+        studies["speakers never heard"] = measured(new, probs, uncertain_below)
     dataclasses.replace(card, temperature=temperature, uncertain_below=uncertain_below).write(
         model / "card.json"
     )

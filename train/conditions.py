@@ -27,16 +27,16 @@ from edge.audio import read_file
 from edge.errors import SerError, exit_code
 from edge.events import Clip as ClipEvent
 from edge.events import Estimate, Utterance
-from edge.frontend import mfcc
+from edge.frontend import feature_rows
 from edge.gate import SpeechGate
 from edge.machine import hardware
 from edge.model import Model
 from edge.recognizer import Recognizer
-from edge.speaker import Statistics
+from edge.speaker import TELEPHONE_HZ, Statistics
 from edge.storage import write_json
 from train import corpora
 from train.__main__ import data_folder
-from train.augment import TELEPHONE_HZ, band, reverberant, with_noise
+from train.augment import band, reverberant, with_noise
 from train.augment import noise as coloured_noise
 from train.fit import recall
 
@@ -207,7 +207,7 @@ def known_of(clips: list[Spoken], clip: int, seconds: float, model: Model, neutr
         return None
     samples = np.concatenate([clips[i].samples for i in order])
     n = len(samples) if np.isinf(seconds) else round(seconds * frontend.sample_rate_hz)
-    return Statistics.of(mfcc(samples[:n], frontend))
+    return Statistics.of(feature_rows(samples[:n], frontend))
 
 
 def offline(model: Model, clips: list[Spoken]) -> float:
@@ -233,8 +233,17 @@ def false_alarms(model: Model, gate: str, sounds: list[np.ndarray]) -> dict[str,
     return {"hours": hours, "utterances_per_hour": n / hours, "certain_per_hour": certain / hours}
 
 
-def study(models: list[Path], corpus: corpora.Corpus, data: Path, n_jobs: int) -> dict[str, Any]:
-    """Measure ``models``, each on its own held-out speakers; answers are pooled."""
+def study(
+    models: list[Path],
+    corpus: corpora.Corpus,
+    data: Path,
+    n_jobs: int,
+    only: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    """Measure ``models``, each on its own held-out speakers; answers are pooled.
+
+    ``only`` keeps, beside "clean", the conditions whose names begin with one of these words.
+    """
     opened = [Model(path) for path in models]
     rate_hz = opened[0].card.frontend.sample_rate_hz
     spoken = [Spoken(c.speaker, c.label, read_file(c.path, rate_hz)) for c in corpus.clips]
@@ -265,6 +274,8 @@ def study(models: list[Path], corpus: corpora.Corpus, data: Path, n_jobs: int) -
         jobs[f"known {seconds:g} s"] = ("clean", "voice", seconds, False)
     for seconds in ENROLMENT_S:
         jobs[f"enrolled {seconds:g} s"] = ("clean", "voice", seconds, True)
+    if only:
+        jobs = {name: job for name, job in jobs.items() if name.startswith(("clean", *only))}
     parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator")
     results = parallel(joblib.delayed(over)(*job) for job in jobs.values())
     recalls, clean = {}, []
@@ -284,7 +295,11 @@ def study(models: list[Path], corpus: corpora.Corpus, data: Path, n_jobs: int) -
         "uar": recalls,
         "median_s_to_right_and_stable": round(float(np.median(right)), 2) if right else None,
         "label_changes_per_minute": round(sum(a.changes for _, a in clean) / minutes, 2),
-        "non_speech": {g: false_alarms(opened[0], g, sounds) for g in ("voice", "off")},
+        "non_speech": {
+            gate: false_alarms(opened[0], gate, sounds)
+            for gate in ("voice", "off")
+            if not only or "non-speech" in only
+        },
     }
 
 
@@ -295,6 +310,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--corpus", choices=corpora.LAYOUTS, default="emodb")
     parser.add_argument("--data", type=Path, help="the corpus's folder; default: $SER_DATA/CORPUS")
     parser.add_argument("--noise", type=Path, help="the folder above esc10/ and rir/: $SER_DATA")
+    parser.add_argument("--only", nargs="+", default=(), metavar="WORD",
+        help="conditions whose names begin so, e.g. known enrolled; default: all")  # fmt: skip
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON file")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -306,7 +323,7 @@ def main(argv: list[str] | None = None) -> int:
         noise = args.noise or Path(os.environ.get("SER_DATA", folder.parent))
         if not (noise / "esc10").is_dir():
             raise SerError(f"{noise}/esc10: no such folder; give --noise, the folder above esc10/")
-        found = study(args.models, corpus, noise, args.jobs)
+        found = study(args.models, corpus, noise, args.jobs, tuple(args.only))
         precision = {str(Model(path).card.file.precision) for path in args.models}  # type: ignore[union-attr]
         written = {"precision": sorted(precision), "hardware": hardware()}
         write_json(args.out, written | {"date": date.today().isoformat()} | found)

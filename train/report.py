@@ -17,14 +17,19 @@ from train.fit import recall
 FIGURES = ("uar", "war", "adapted_uar", "adapted_war")
 
 
+def fold_results(out: Path, fold_names: list[str]) -> dict[str, dict[str, Any]]:
+    """Return what each fold of the run ``out`` left, by its name."""
+    return {
+        name: json.loads((out / name / "result.json").read_text(encoding="utf-8"))
+        for name in fold_names
+    }
+
+
 def report(
     out: Path, fold_names: list[str], labels: tuple[str, ...], command: str
 ) -> dict[str, Any]:
     """Gather the folds of the run ``out`` into ``report.json`` and pictures; return the report."""
-    folds = {
-        name: json.loads((out / name / "result.json").read_text(encoding="utf-8"))
-        for name in fold_names
-    }
+    folds = fold_results(out, fold_names)
     content: dict[str, Any] = {
         "settings": json.loads((out / "settings.json").read_text(encoding="utf-8")),
         "command": command,

@@ -81,8 +81,8 @@ def recognition(preset: str | None = None) -> str:
         if preset not in (None, settings["preset"]):
             continue
         key = (settings["corpus"], settings["preset"])
-        frontend = Frontend.from_json({"adapt_s": 0.0, **settings["frontend"]})
-        kind = "log-mel" if not frontend.n_mfcc else "MFCC"
+        frontend = Frontend.from_json({"adapt_s": 0.0, "pitch": False, **settings["frontend"]})
+        kind = "MFCC" if frontend.n_mfcc else "log-mel, pitch"
         published = "-"
         if settings["protocol"] == "sd10" and not frontend.streamable and key in PUBLISHED:
             published = "{:.2f} / {:.2f}".format(*PUBLISHED[key])
@@ -104,12 +104,74 @@ def recognition(preset: str | None = None) -> str:
 
 
 def _figures(report: dict[str, Any], prefix: str) -> list[str]:
-    means = [
-        f"{100 * report[f'{prefix}{name}_mean']:.1f} ± {100 * report[f'{prefix}{name}_std']:.1f}"
-        for name in ("uar", "war")
+    return [*_spread(report, prefix), " / ".join(_percent(report, "pooled", prefix))]
+
+
+def variants() -> str:
+    """Return the table of TIM-Net's variants, on random folds and on strangers."""
+    stored = load(RESULTS / "table.json")
+    lines = [
+        "| corpus, preset | parameters | int8 KB | MACs | random folds: UAR | WAR | published "
+        "| forest | strangers: UAR | WAR | forest |",
+        "|" + "---|" * 11,
     ]
-    pooled = [f"{100 * report[f'{prefix}{name}_pooled']:.1f}" for name in ("uar", "war")]
-    return [*means, " / ".join(pooled)]
+    cells = stored["cells"]
+    for key in dict.fromkeys(key.rsplit(" ", 1)[0] for key in cells):
+        corpus, preset = key.split()
+        network = next(cell for name, cell in cells.items() if name.rsplit(" ", 1)[0] == key)
+        published = PUBLISHED.get((corpus, preset))
+        row = [
+            f"{corpus}, {preset}", f"{network['n_parameters'] / 1000:.0f} K",
+            f"{network['int8_bytes'] / 1000:.0f}", f"{network['n_macs'] / 1e6:.1f} M",
+        ]  # fmt: skip
+        for protocol in ("sd10", "loso"):
+            found = cells.get(f"{key} {protocol}")
+            row += ["-", "-"] if found is None else _spread(found)
+            if protocol == "sd10":
+                row.append("-" if published is None else "{:.2f} / {:.2f}".format(*published))
+            trees = found and found["forest"]
+            row.append(" / ".join(_percent(trees, "mean")) if trees else "-")
+        lines.append(f"| {' | '.join(row)} |")
+    any_cell = next(iter(cells.values()))
+    schedule = stored["schedule"]
+    lines += [
+        "",
+        f"`{stored['command']}`: {any_cell['epochs']} epochs in batches of "
+        f"{schedule['batch_size']}, {schedule['schedule']} schedule; {any_cell['hardware']}, "
+        f"{any_cell['date']}.",
+    ]
+    return "\n".join(lines)
+
+
+def _percent(found: dict[str, Any], suffix: str, prefix: str = "") -> list[str]:
+    return [f"{100 * found[f'{prefix}{name}_{suffix}']:.1f}" for name in ("uar", "war")]
+
+
+def _spread(found: dict[str, Any], prefix: str = "") -> list[str]:
+    """Return UAR and WAR over folds, each mean and deviation."""
+    both = zip(_percent(found, "mean", prefix), _percent(found, "std", prefix), strict=True)
+    return [f"{mean} ± {std}" for mean, std in both]
+
+
+def ablation() -> str:
+    """Return what each part of the recipe is worth."""
+    stored = load(RESULTS / "ablation.json")
+    lines = [
+        "| changed | parameters | training UAR | strangers | adapted |",
+        "|---|---|---|---|---|",
+    ]
+    for name, found in stored["variants"].items():
+        adapted = "-" if found["adapted_uar"] is None else f"{found['adapted_uar']:.1f}"
+        lines.append(
+            f"| {name} | {found['n_parameters'] / 1000:.0f} K | {found['train_uar']:.1f} "
+            f"| {found['uar']:.1f} | {adapted} |"
+        )
+    lines += [
+        "",
+        f"`{stored['command']}`: {stored['epochs']} epochs; {stored['hardware']}, "
+        f"{stored['date']}.",
+    ]
+    return "\n".join(lines)
 
 
 def shipped() -> str:
@@ -144,7 +206,7 @@ def calibration() -> str:
         "|---|---|---|---|---|---|---|",
     ]
     names = {
-        "fitted on": "its own speakers, each left out in turn",
+        "left out in turn": "its own speakers, each left out in turn",
         "speakers never heard": "the two speakers never heard",
     }
     for key, study in stored["studies"].items():
@@ -160,6 +222,34 @@ def calibration() -> str:
             "",
             f"Temperature {stored['temperature']:.2f}; uncertain below "
             f"{stored['uncertain_below']:.2f}.",
+        ]
+    )
+
+
+def adaptation() -> str:
+    """Return how well a speaker is recognized of whom more and more has been heard."""
+    stored = load(RESULTS / "adaptation.json")
+    known = {
+        name.removeprefix("known ").replace("inf s", "all"): value
+        for name, value in stored["uar"].items()
+        if name.startswith("known")
+    }
+    enrolled = {
+        name.removeprefix("enrolled "): value
+        for name, value in stored["uar"].items()
+        if name.startswith("enrolled")
+    }
+    heads = [*(f"{name} heard" for name in known), *(f"{name} neutral" for name in enrolled)]
+    values = [f"{value:.1f}" for value in (*known.values(), *enrolled.values())]
+    return "\n".join(
+        [
+            f"| | {' | '.join(heads)} |",
+            "|" + "---|" * (1 + len(heads)),
+            f"| UAR | {' | '.join(values)} |",
+            "",
+            f"{stored['n_clips']} clips of {len(stored['speakers'])} speakers, each heard by a "
+            f"model trained on the others, {' and '.join(stored['precision'])}, as a stream; "
+            f"{stored['hardware']}, {stored['date']}.",
         ]
     )
 
@@ -216,8 +306,8 @@ Which of {", ".join(card.labels)} a voice sounds like. Written by `python -m tra
 training clip.
 
 **Model.** Preset `{about["preset"]}`, {about["epochs"]} epochs, the last one taken; windows of
-{card.window_s:.2g} s of {card.frontend.n_features} log-mel bands, normalised by what is heard of
-the speaker (`edge/speaker.py`).
+{card.window_s:.2g} s of {card.frontend.n_mels} log-mel bands, pitch and voicing, normalised by what
+is heard of the speaker (`edge/speaker.py`).
 
 **Intended use.** Research, art, games, self-observation; on the device, with the consent of those
 who are heard. **Not** for judging anyone, and not at work or in schools, where the EU's AI Act
@@ -311,7 +401,10 @@ def instructions() -> str:
 TABLES = (
     demo,
     recognition,
+    ablation,
+    variants,
     shipped,
+    adaptation,
     calibration,
     living,
     cost,

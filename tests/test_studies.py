@@ -1,0 +1,55 @@
+"""The studies that train many networks: on a made-up corpus, or the parts that train nothing."""
+
+import json
+
+import pytest
+
+from train import table
+from train.ablation import HELD_OUT, PAIRS, VARIANTS, folds_of, pooled
+from train.corpora import Clip, Corpus
+
+
+def test_a_cell_of_the_table_is_measured_once(tiny_emodb, tmp_path, capsys):
+    out = tmp_path / "table.json"
+    command = [
+        "--data", str(tiny_emodb.parent), "--corpus", "emodb", "--protocol", "loso",
+        "--preset", "timnet", "--epochs", "1", "--jobs", "1", "--runs", str(tmp_path / "runs"),
+        "--out", str(out),
+    ]  # fmt: skip
+    assert table.main(command) == 0
+    cell = json.loads(out.read_text())["cells"]["emodb timnet loso"]
+    assert 0 <= cell["uar_mean"] <= 1
+    assert 0.3 <= cell["forest"]["uar_mean"] <= 1  # tones tell the emotions apart
+    assert 50_000 < cell["int8_bytes"] < 500_000
+    assert [len(curve) for curve in cell["curves"].values()] == [1] * 4
+    assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+    before = out.stat().st_mtime_ns
+    assert table.main(command) == 0
+    assert out.stat().st_mtime_ns == before
+
+
+def test_the_ablation_leaves_a_woman_and_a_man_out_at_a_time(tmp_path):
+    speakers = ["03", "08", "09", "10", "11", "12", "13", "14", "15", "16"]
+    clips = [Clip(tmp_path / f"{s}.wav", "anger", s) for s in speakers if s not in HELD_OUT]
+    corpus = Corpus("emodb", ("anger",), tuple(clips), "none")
+    folds = folds_of(corpus)
+    tested = [corpus.clips[i].speaker for fold in folds for i in fold.test]
+    assert sorted(tested) == sorted(set(speakers) - set(HELD_OUT))
+    assert all(len(fold.train) == 6 for fold in folds)
+    assert [fold.name for fold in folds] == ["-".join(pair) for pair in PAIRS]
+
+
+def test_every_variant_changes_something():
+    changes = [json.dumps(variant) for variant in VARIANTS.values()]
+    assert len(set(changes)) == len(changes)
+
+
+def test_recall_is_pooled_over_folds():
+    labels = ("a", "b")
+    folds = [
+        {"clips": [{"label": "a", "probs": [1, 0]}, {"label": "b", "probs": [1, 0]}]},
+        {"clips": [{"label": "b", "probs": [0, 1]}]},
+    ]
+    assert pooled(folds, labels, "probs") == pytest.approx(75.0)
+    assert pooled(folds, labels, "adapted_probs") is None

@@ -1,0 +1,127 @@
+"""``python -m train.ablation --out FILE``: what each part of the recipe is worth.
+
+The preset that ships is trained again and again with one thing changed, on EMO-DB without the two
+speakers whom the shipped model is tested on; two of the other eight, a woman and a man, are left
+out at a time. Strangers first, then the same with the speakers known; all clips together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from edge.errors import exit_code
+from edge.frontend import LOG_MEL
+from edge.machine import hardware
+from edge.storage import write_json
+from train import corpora, protocols
+from train import run as training
+from train.__main__ import data_folder, default_jobs
+from train.dataset import STREAM_WINDOW_S
+from train.fit import recall
+from train.presets import PRESETS
+from train.protocols import Fold
+from train.report import fold_results
+
+HELD_OUT = ("03", "09")
+PAIRS = (("08", "10"), ("11", "13"), ("12", "14"), ("15", "16"))
+EPOCHS = 60  # Assumed: enough to tell parts apart, half as long as the recipe.
+RECIPE = "the recipe"
+
+# What is changed: fields of the preset and of the front end, and the window's seconds.
+Changes = tuple[dict[str, Any], dict[str, Any], float]
+VARIANTS: dict[str, Changes] = {
+    RECIPE: ({}, {}, STREAM_WINDOW_S),
+    "without pitch and voicing": ({"beside": 0}, {"pitch": False}, STREAM_WINDOW_S),
+    "mean over time alone": ({"pooling": "mean"}, {}, STREAM_WINDOW_S),
+    "mean and deviation over time": ({"pooling": "deviation"}, {}, STREAM_WINDOW_S),
+    "no convolutions before the streams": ({"stem": (), "beside": 0}, {}, STREAM_WINDOW_S),
+    "8 blocks": ({"n_blocks": 8}, {}, STREAM_WINDOW_S),
+    "no other speeds": ({"speeds": ()}, {}, STREAM_WINDOW_S),
+    "no noise": ({"n_noisy": 0}, {}, STREAM_WINDOW_S),
+    "no windows that are not full yet": ({"short": 0.0}, {}, STREAM_WINDOW_S),
+    "windows of 2 s": ({}, {}, 2.0),
+    "the training set's mean and deviation for everybody": ({}, {"adapt_s": 0.0}, STREAM_WINDOW_S),
+}
+
+
+def folds_of(corpus: corpora.Corpus) -> list[Fold]:
+    """Return a fold for each of `PAIRS`."""
+    return [
+        dataclasses.replace(protocols.holdout(corpus, pair)[0], name="-".join(pair))
+        for pair in PAIRS
+    ]
+
+
+def pooled(results: list[dict[str, Any]], labels: tuple[str, ...], key: str) -> float | None:
+    """Return the UAR in % over the clips of all folds together; None without such answers."""
+    clips = [clip for result in results for clip in result["clips"]]
+    if key not in clips[0]:
+        return None
+    true = np.array([labels.index(clip["label"]) for clip in clips])
+    return round(100 * recall(true, np.array([np.argmax(clip[key]) for clip in clips])), 1)
+
+
+def variant(
+    corpus: corpora.Corpus, changes: Changes, out: Path, args: argparse.Namespace, console: Console
+) -> dict[str, Any]:
+    """Train one variant, or what is missing of it, and return its figures."""
+    model, hears, window_s = changes
+    frontend = dataclasses.replace(LOG_MEL, **hears)
+    settings = training.Settings(
+        corpus=corpus.name, clips_sha256=training.fingerprint(corpus), protocol="pairs",
+        held_out=(), preset="timnet-live",
+        model=dataclasses.asdict(dataclasses.replace(PRESETS["timnet-live"], **model)),
+        frontend=frontend.to_json(), window_s=window_s, epochs=args.epochs, seed=0,
+    )  # fmt: skip
+    folds = folds_of(corpus)
+    n_jobs = min(len(folds), args.jobs or default_jobs())
+    training.run(corpus, folds, settings, out, n_jobs, None, console)
+    results = list(fold_results(out, [fold.name for fold in folds]).values())
+    return {
+        "train_uar": round(100 * float(np.mean([r["history"]["uar"][-1] for r in results])), 1),
+        "uar": pooled(results, corpus.labels, "probs"),
+        "adapted_uar": pooled(results, corpus.labels, "adapted_probs"),
+        "n_parameters": results[0]["n_parameters"],
+    }
+
+
+def run(args: argparse.Namespace) -> None:
+    console = Console(stderr=True)
+    everybody = corpora.load("emodb", data_folder("emodb", args.data))
+    corpus = corpora.without(everybody, HELD_OUT)
+    found: dict[str, Any] = {}
+    for number, (name, changes) in enumerate(VARIANTS.items()):
+        console.print(name)
+        found[name] = variant(corpus, changes, args.runs / f"{number:02d}", args, console)
+        console.print(found[name])
+        written = {"command": "python -m train.ablation", "epochs": args.epochs}
+        written |= {"hardware": hardware(), "date": date.today().isoformat(), "variants": found}
+        write_json(args.out, written)
+
+
+def main(argv: list[str] | None = None) -> int:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # workers inherit it
+    parser = argparse.ArgumentParser(prog="python -m train.ablation", description=__doc__)
+    add = parser.add_argument
+    add("--data", type=Path, metavar="DIR", help="EMO-DB's folder; default: $SER_DATA/emodb")
+    add("--epochs", type=int, default=EPOCHS, help=f"default: {EPOCHS}")
+    add("--jobs", type=int, metavar="N", help="folds at a time; default: one for each core")
+    add("--runs", type=Path, default=Path("runs/ablation"), metavar="DIR",
+        help="default: runs/ablation")  # fmt: skip
+    add("--out", type=Path, required=True, metavar="FILE", help="JSON file")
+    add("--debug", action="store_true", help="show the traceback of an error")
+    args = parser.parse_args(argv)
+    return exit_code(lambda: run(args), args.debug)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

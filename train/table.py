@@ -1,0 +1,216 @@
+"""``python -m train.table``: TIM-Net and its published variants, on random folds and on strangers.
+
+Every preset is trained with the published front end on the ten published folds and with each
+speaker left out, in a schedule that makes about as many steps as 120 epochs of the published one
+(see `SCHEDULE`). The last epoch counts. For some presets a random forest on the embedding of the
+same networks is measured beside the networks. The result is one JSON file, written after every
+cell, and a picture of how the runs went.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import shlex
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from edge.card import Card
+from edge.errors import exit_code
+from edge.frontend import PUBLISHED
+from edge.machine import hardware
+from edge.quiet import quiet_native
+from edge.storage import write_json, write_with
+from train import corpora, protocols
+from train import run as training
+from train.__main__ import data_folder, default_jobs
+from train.dataset import corpus_features, default_window_s, device_windows
+from train.fit import recall
+from train.presets import PRESETS, Config, multiply_accumulates
+from train.protocols import Fold
+from train.report import fold_results
+
+ROWS = (
+    "timnet", "timnet-td", "timnet-td-sa", "timnet-td-sa-cl", "timnet-td-sh", "timnet-td-cl",
+    "timnet-all",
+)  # fmt: skip
+CORPORA = ("emodb", "savee")
+PROTOCOLS = {"sd10": protocols.sd10, "loso": protocols.loso}
+EPOCHS = 30
+# A quarter of the published batch makes four times the steps of an epoch; the rate falls to 0.
+SCHEDULE: dict[str, Any] = {"batch_size": 16, "schedule": "cosine"}
+FORESTS = ("timnet", "timnet-all")
+N_TREES = 500  # Assumed: more change nothing.
+CURVES = ("loss", "uar", "test_loss", "test_uar")
+
+
+def spread(uars: list[float], wars: list[float]) -> dict[str, float]:
+    """Return mean and deviation over folds."""
+    return {
+        "uar_mean": float(np.mean(uars)), "uar_std": float(np.std(uars)),
+        "war_mean": float(np.mean(wars)), "war_std": float(np.std(wars)),
+    }  # fmt: skip
+
+
+def forest(
+    out: Path, folds: list[Fold], corpus: corpora.Corpus, config: Config, window_samples: int
+) -> dict[str, float]:
+    """Return how a random forest does on what the output layers of ``out`` see."""
+    from sklearn.ensemble import RandomForestClassifier
+
+    with quiet_native():
+        import keras
+
+        from train.model import TimNet
+
+    features = list(corpus_features(corpus, PUBLISHED, window_samples, config))
+    labels = np.array([corpus.labels.index(clip.label) for clip in corpus.clips])
+    uars, wars = [], []
+    for fold in folds:
+        frontend = Card.read(out / fold.name / "card.json").frontend
+        path = out / fold.name / "model.keras"
+        network = keras.models.load_model(path, custom_objects={"TimNet": TimNet})
+        windows, _ = device_windows(features, features[0].rows[0].shape[0], frontend)
+        embedding = np.concatenate([network.embed(w) for w in np.array_split(windows, 8)])
+        taught, asked = list(fold.train), list(fold.test)
+        trees = RandomForestClassifier(N_TREES, random_state=0, n_jobs=-1)
+        said = trees.fit(embedding[taught], labels[taught]).predict(embedding[asked])
+        uars.append(recall(labels[asked], said))
+        wars.append(float((said == labels[asked]).mean()))
+    return spread(uars, wars)
+
+
+def int8_bytes(fold: Path, name: str) -> int:
+    """Return the size of a fold's network as int8."""
+    command = [sys.executable, "-m", "convert", str(fold), "--precision", "int8", "--name", name]
+    # A conversion that strays too far ends with an error, but not before its size is known.
+    subprocess.run(command, capture_output=True, check=False)
+    parity = json.loads((fold / "tflite" / f"{name}.parity.json").read_text("utf-8"))
+    return int(parity["models"]["int8"]["n_bytes"])
+
+
+def cell(
+    corpus: corpora.Corpus, preset: str, protocol: str, args: argparse.Namespace, console: Console
+) -> dict[str, Any]:
+    """Train one cell of the table, or what is missing of it, and return its figures."""
+    config = dataclasses.replace(PRESETS[preset], **SCHEDULE)
+    folds = PROTOCOLS[protocol](corpus)
+    window_s = default_window_s(corpus.name, PUBLISHED)
+    settings = training.Settings(
+        corpus=corpus.name, clips_sha256=training.fingerprint(corpus), protocol=protocol,
+        held_out=(), preset=preset, model=dataclasses.asdict(config),
+        frontend=PUBLISHED.to_json(), window_s=window_s, epochs=args.epochs, seed=args.seed,
+    )  # fmt: skip
+    out = args.runs / f"{corpus.name}-{preset}-{protocol}-{args.epochs}-{args.seed}"
+    n_jobs = min(len(folds), args.jobs or default_jobs())
+    training.run(corpus, folds, settings, out, n_jobs, None, console)
+    results = list(fold_results(out, [fold.name for fold in folds]).values())
+    window_samples = round(window_s * PUBLISHED.sample_rate_hz)
+    histories = [result["history"] for result in results]
+    trees = None
+    if preset in FORESTS:
+        trees = forest(out, folds, corpus, config, window_samples)
+    return {
+        **spread([r["uar"] for r in results], [r["war"] for r in results]),
+        "forest": trees,
+        "n_parameters": results[0]["n_parameters"],
+        "n_macs": multiply_accumulates(
+            config, PUBLISHED.n_rows(window_samples), PUBLISHED.n_features, len(corpus.labels)
+        ),
+        "int8_bytes": int8_bytes(out / folds[0].name, preset),
+        "epochs": args.epochs,
+        "curves": {
+            name: [round(float(v), 4) for v in np.mean([h[name] for h in histories], axis=0)]
+            for name in CURVES
+        },
+        "date": date.today().isoformat(),
+        "hardware": hardware(),
+    }
+
+
+def draw(path: Path, cells: dict[str, Any]) -> None:
+    """Draw the curves of the plain model, of the improved one and of static attention."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 4), layout="constrained")
+    fits, losses, speeds = figure.subplots(1, 3)
+    colours = {
+        "timnet": "tab:blue", "timnet-td": "tab:green", "timnet-td-sa": "tab:red",
+        "timnet-all": "tab:orange",
+    }  # fmt: skip
+    panels = (
+        (fits, "UAR in %, training dotted", ("timnet", "timnet-all"), ("uar", "test_uar"), 100),
+        (losses, "loss on test clips over its last", ("timnet", "timnet-all"), ("test_loss",), 0),
+        (speeds, "training UAR in %", ("timnet-td", "timnet-td-sa"), ("uar",), 100),
+    )
+    for axes, title, presets, names, factor in panels:
+        for preset in presets:
+            for name in names:
+                if not (found := cells.get(f"emodb {preset} sd10")):
+                    continue
+                values = np.array(found["curves"][name])
+                # A focal loss has another unit than a cross-entropy.
+                values = values * factor if factor else values / values[-1]
+                dotted = ":" if name == "uar" and len(names) > 1 else "-"
+                label = None if dotted == ":" else preset
+                axes.plot(
+                    np.arange(1, len(values) + 1), values, dotted, color=colours[preset],
+                    label=label,
+                )  # fmt: skip
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+def run(args: argparse.Namespace, command: str) -> None:
+    console = Console(stderr=True)
+    cells: dict[str, Any] = {}
+    if args.out.exists():
+        cells = json.loads(args.out.read_text("utf-8"))["cells"]
+    for name in args.corpus:
+        corpus = corpora.load(name, data_folder(name, None if not args.data else args.data / name))
+        for protocol in args.protocol:
+            for preset in args.preset:
+                key = f"{name} {preset} {protocol}"
+                if key in cells and cells[key]["epochs"] == args.epochs:
+                    continue
+                console.print(key)
+                cells[key] = cell(corpus, preset, protocol, args, console)
+                written = {"command": command, "schedule": SCHEDULE, "cells": cells}
+                write_json(args.out, written)
+                write_with(args.out.with_suffix(".png"), lambda path: draw(path, cells))
+
+
+def main(argv: list[str] | None = None) -> int:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # workers inherit it
+    parser = argparse.ArgumentParser(prog="python -m train.table", description=__doc__)
+    add = parser.add_argument
+    add("--corpus", nargs="+", choices=CORPORA, default=CORPORA)
+    add("--protocol", nargs="+", choices=PROTOCOLS, default=tuple(PROTOCOLS))
+    add("--preset", nargs="+", choices=ROWS, default=ROWS)
+    add("--data", type=Path, metavar="DIR", help="the folder above the corpora; default: $SER_DATA")
+    add("--epochs", type=int, default=EPOCHS, help=f"default: {EPOCHS}")
+    add("--seed", type=int, default=0, help="default: 0")
+    add("--jobs", type=int, metavar="N", help="folds at a time; default: one for each core")
+    add("--runs", type=Path, default=Path("runs/table"), metavar="DIR", help="default: runs/table")
+    add("--out", type=Path, required=True, metavar="FILE", help="JSON file; goes on with one")
+    add("--debug", action="store_true", help="show the traceback of an error")
+    arguments = sys.argv[1:] if argv is None else argv
+    args = parser.parse_args(arguments)
+    command = shlex.join(["python", "-m", "train.table"])
+    return exit_code(lambda: run(args, command), args.debug)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
