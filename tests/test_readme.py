@@ -41,6 +41,7 @@ def test_every_flag_of_the_readme_exists():
     import edge.soak
     import edge.study
     import train.__main__
+    import train.conditions
 
     known = "".join(
         module.build_parser().format_help()
@@ -53,6 +54,7 @@ def test_every_flag_of_the_readme_exists():
             edge.soak,
             edge.study,
             train.__main__,
+            train.conditions,
         )
     )
     for line in re.findall(r"python -m (?:train|edge|convert)\b[^#|`\n]*", README):

@@ -303,8 +303,7 @@ def study(
     }
 
 
-def main(argv: list[str] | None = None) -> int:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m train.conditions", description=__doc__)
     parser.add_argument("models", type=Path, nargs="+", help=".tflite files, cards beside them")
     parser.add_argument("--corpus", choices=corpora.LAYOUTS, default="emodb")
@@ -315,7 +314,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON file")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    args = build_parser().parse_args(argv)
 
     def run() -> None:
         folder = data_folder(args.corpus, args.data)

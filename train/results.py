@@ -107,42 +107,6 @@ def _figures(report: dict[str, Any], prefix: str) -> list[str]:
     return [*_spread(report, prefix), " / ".join(_percent(report, "pooled", prefix))]
 
 
-def variants() -> str:
-    """Return the table of TIM-Net's variants, on random folds and on strangers."""
-    stored = load(RESULTS / "table.json")
-    lines = [
-        "| corpus, preset | parameters | int8 KB | MACs | random folds: UAR | WAR | published "
-        "| forest | strangers: UAR | WAR | forest |",
-        "|" + "---|" * 11,
-    ]
-    cells = stored["cells"]
-    for key in dict.fromkeys(key.rsplit(" ", 1)[0] for key in cells):
-        corpus, preset = key.split()
-        network = next(cell for name, cell in cells.items() if name.rsplit(" ", 1)[0] == key)
-        published = PUBLISHED.get((corpus, preset))
-        row = [
-            f"{corpus}, {preset}", f"{network['n_parameters'] / 1000:.0f} K",
-            f"{network['int8_bytes'] / 1000:.0f}", f"{network['n_macs'] / 1e6:.1f} M",
-        ]  # fmt: skip
-        for protocol in ("sd10", "loso"):
-            found = cells.get(f"{key} {protocol}")
-            row += ["-", "-"] if found is None else _spread(found)
-            if protocol == "sd10":
-                row.append("-" if published is None else "{:.2f} / {:.2f}".format(*published))
-            trees = found and found["forest"]
-            row.append(" / ".join(_percent(trees, "mean")) if trees else "-")
-        lines.append(f"| {' | '.join(row)} |")
-    any_cell = next(iter(cells.values()))
-    schedule = stored["schedule"]
-    lines += [
-        "",
-        f"`{stored['command']}`: {any_cell['epochs']} epochs in batches of "
-        f"{schedule['batch_size']}, {schedule['schedule']} schedule; {any_cell['hardware']}, "
-        f"{any_cell['date']}.",
-    ]
-    return "\n".join(lines)
-
-
 def _percent(found: dict[str, Any], suffix: str, prefix: str = "") -> list[str]:
     return [f"{100 * found[f'{prefix}{name}_{suffix}']:.1f}" for name in ("uar", "war")]
 
@@ -151,27 +115,6 @@ def _spread(found: dict[str, Any], prefix: str = "") -> list[str]:
     """Return UAR and WAR over folds, each mean and deviation."""
     both = zip(_percent(found, "mean", prefix), _percent(found, "std", prefix), strict=True)
     return [f"{mean} ± {std}" for mean, std in both]
-
-
-def ablation() -> str:
-    """Return what each part of the recipe is worth."""
-    stored = load(RESULTS / "ablation.json")
-    lines = [
-        "| changed | parameters | training UAR | strangers | adapted |",
-        "|---|---|---|---|---|",
-    ]
-    for name, found in stored["variants"].items():
-        adapted = "-" if found["adapted_uar"] is None else f"{found['adapted_uar']:.1f}"
-        lines.append(
-            f"| {name} | {found['n_parameters'] / 1000:.0f} K | {found['train_uar']:.1f} "
-            f"| {found['uar']:.1f} | {adapted} |"
-        )
-    lines += [
-        "",
-        f"`{stored['command']}`: {stored['epochs']} epochs; {stored['hardware']}, "
-        f"{stored['date']}.",
-    ]
-    return "\n".join(lines)
 
 
 def shipped() -> str:
@@ -401,8 +344,6 @@ def instructions() -> str:
 TABLES = (
     demo,
     recognition,
-    ablation,
-    variants,
     shipped,
     adaptation,
     calibration,
