@@ -244,7 +244,7 @@ def run_demo(target: Target) -> str:
     lacks = "".join(f"; not covered: {name}, no wheel" for name in target.without)
     return (
         f"{len(there)} events, Python {target.python}, largest probability difference "
-        f"{largest:.4f} (two int8 steps: {tolerance:.4f}), {time.monotonic() - started:.0f} s{lacks}"
+        f"{largest:.4f} (two steps: {tolerance:.4f}), {time.monotonic() - started:.0f} s{lacks}"
     )
 
 
