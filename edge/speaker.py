@@ -19,8 +19,8 @@ from edge.frontend import Frontend, mel_centres_hz
 # for months.
 MEMORY_S = 600.0
 TELEPHONE_HZ = (300.0, 3400.0)  # Cited: the band of ITU-T G.712
-# Assumed: deviations by which the training set's mean differs from a speaker's at most. Those of
-# EMO-DB's speakers lie 0.1 apart (measured); what is further off is another microphone.
+# Assumed: deviations by which the training set's mean differs from a speaker's at most; what is
+# further off is another microphone.
 FURTHEST = 1.0
 
 

@@ -18,9 +18,7 @@ from train.presets import Config
 
 # Cited: TIM-Net's published input lengths, in samples at 22 050 Hz. Assumed for other corpora.
 PUBLISHED_SAMPLES = {"emodb": 96_000, "savee": 130_000, "iemocap": 310_000}
-# Measured: the first 2 s of a clip are recognized worse than 3, and 4 no better ("first" in
-# train/results/conditions.json).
-STREAM_WINDOW_S = 3.0
+STREAM_WINDOW_S = 3.0  # Assumed: about as long as most clips of EMO-DB.
 SHORT_S = 0.5  # Assumed: the device asks later than that.
 MOST_CLIPS = 11  # Assumed: half a minute of somebody's other clips.
 NOISY_SHARE = 0.4  # Assumed: of the windows, if there are noisy versions of the clips.

@@ -13,7 +13,6 @@ import argparse
 import dataclasses
 import json
 import os
-import shlex
 import subprocess
 import sys
 from datetime import date
@@ -173,7 +172,7 @@ def draw(path: Path, cells: dict[str, Any]) -> None:
     figure.savefig(path, dpi=120)
 
 
-def run(args: argparse.Namespace, command: str) -> None:
+def run(args: argparse.Namespace) -> None:
     console = Console(stderr=True)
     cells: dict[str, Any] = {}
     if args.out.exists():
@@ -187,7 +186,7 @@ def run(args: argparse.Namespace, command: str) -> None:
                     continue
                 console.print(key)
                 cells[key] = cell(corpus, preset, protocol, args, console)
-                written = {"command": command, "schedule": SCHEDULE, "cells": cells}
+                written = {"command": "python -m train.table", "schedule": SCHEDULE, "cells": cells}
                 write_json(args.out, written)
                 write_with(args.out.with_suffix(".png"), lambda path: draw(path, cells))
 
@@ -206,10 +205,8 @@ def main(argv: list[str] | None = None) -> int:
     add("--runs", type=Path, default=Path("runs/table"), metavar="DIR", help="default: runs/table")
     add("--out", type=Path, required=True, metavar="FILE", help="JSON file; goes on with one")
     add("--debug", action="store_true", help="show the traceback of an error")
-    arguments = sys.argv[1:] if argv is None else argv
-    args = parser.parse_args(arguments)
-    command = shlex.join(["python", "-m", "train.table"])
-    return exit_code(lambda: run(args, command), args.debug)
+    args = parser.parse_args(argv)
+    return exit_code(lambda: run(args), args.debug)
 
 
 if __name__ == "__main__":
