@@ -6,6 +6,7 @@ from train.augment import (
     band,
     changed,
     circumstances,
+    coloured,
     noise,
     reverberant,
     room,
@@ -56,6 +57,14 @@ def test_a_room_keeps_length_and_loudness():
 def test_a_telephone_passes_the_middle_only():
     mixed = tone(100) + tone(1000) + tone(5000)
     np.testing.assert_allclose(band(mixed, RATE, 300, 3400), tone(1000), atol=1e-5)
+
+
+def test_a_microphone_lifts_what_it_says_and_keeps_the_loudness():
+    low, high = tone(300), tone(3000)
+    heard = coloured(low + high, RATE, (0.0, 6.0, 0.0, -6.0, 0.0))
+    assert power(heard) == pytest.approx(power(low + high), rel=1e-3)
+    spectrum = np.abs(np.fft.rfft(heard))
+    assert 20 * np.log10(spectrum[300] / spectrum[3000]) == pytest.approx(12, abs=0.1)
 
 
 def test_a_speaker_keeps_their_circumstances_and_shares_them_with_nobody():

@@ -1,4 +1,4 @@
-"""Other circumstances for the same clip: another tempo and pitch, a room, noise, a telephone.
+"""Other circumstances for the same clip: another tempo and pitch, room, noise and microphone.
 
 A speaker keeps a circumstance over all clips, as a person keeps a room and a microphone; so what an
 adaptive front end gets to know of them in training is what it will get to know on the device.
@@ -17,10 +17,13 @@ import soxr
 # Assumed, all of them: what a microphone meets in a flat or an office.
 SNR_DB = (5.0, 35.0)
 REVERBERATION_S = (0.2, 1.2)  # time to fall by 60 dB
-DIRECT_DB = (-9.0, 9.0)  # direct sound over reverberation
+DIRECT_DB = (-12.0, 9.0)  # direct sound over reverberation
 COLOUR = (0.0, 2.0)  # power falls as 1 / f ** colour: 0 is white, 1 pink, 2 brown
 ROOM_COLOUR = (0.0, 1.0)  # the same of a room's reverberation: walls swallow high tones first
-P_ROOM, P_TELEPHONE = 0.5, 0.25
+# A microphone, and a room whose walls ring, lift some frequencies and lose others.
+RESPONSE_HZ = (100.0, 300.0, 1000.0, 3000.0, 8000.0)
+RESPONSE_DB = (-10.0, 10.0)
+P_ROOM, P_TELEPHONE, P_RESPONSE = 0.5, 0.25, 0.5
 LOW_EDGE_HZ, HIGH_EDGE_HZ = (200.0, 400.0), (3000.0, 4000.0)  # around TELEPHONE_HZ
 
 
@@ -37,6 +40,8 @@ class Circumstance:
         Level of the speech over a noise, and how the noise's power falls with frequency.
     room : float32, shape (n,), or None
         Impulse response.
+    response_db : tuple of float or None
+        Gain of the microphone at `RESPONSE_HZ`.
     band_hz : (float, float) or None
         What is left of the spectrum, as by a telephone.
     """
@@ -45,6 +50,7 @@ class Circumstance:
     snr_db: float | None = None
     colour: float = 0.0
     room: np.ndarray | None = None
+    response_db: tuple[float, ...] | None = None
     band_hz: tuple[float, float] | None = None
 
 
@@ -59,6 +65,11 @@ def circumstances(
             snr_db=float(rng.uniform(*SNR_DB)),
             colour=float(rng.uniform(*COLOUR)),
             room=room(rate_hz, rng) if rng.random() < P_ROOM else None,
+            response_db=(
+                tuple(rng.uniform(*RESPONSE_DB, len(RESPONSE_HZ)).tolist())
+                if rng.random() < P_RESPONSE
+                else None
+            ),
             band_hz=(
                 (float(rng.uniform(*LOW_EDGE_HZ)), float(rng.uniform(*HIGH_EDGE_HZ)))
                 if rng.random() < P_TELEPHONE
@@ -91,6 +102,8 @@ def changed(
         samples = reverberant(samples, how.room)
     if how.snr_db is not None:
         samples = with_noise(samples, noise(len(samples), how.colour, rng), how.snr_db)
+    if how.response_db is not None:
+        samples = coloured(samples, rate_hz, how.response_db)
     if how.band_hz is not None:
         samples = band(samples, rate_hz, *how.band_hz)
     return samples.astype(np.float32, copy=False)
@@ -115,6 +128,19 @@ def with_noise(samples: np.ndarray, added: np.ndarray, snr_db: float) -> np.ndar
     """Return ``samples`` with ``added``, as long, scaled to ``snr_db`` below them (mean powers)."""
     ratio = np.mean(samples**2) / max(np.mean(added**2), 1e-12)
     return (samples + added * np.sqrt(ratio / 10 ** (snr_db / 10))).astype(np.float32)
+
+
+def coloured(samples: np.ndarray, rate_hz: int, response_db: tuple[float, ...]) -> np.ndarray:
+    """Return ``samples`` through a microphone of that gain at `RESPONSE_HZ`, as loud as before.
+
+    Between those frequencies the gain in dB is linear over their logarithm, beyond them constant.
+    """
+    spectrum = np.fft.rfft(samples)
+    frequency = np.maximum(np.fft.rfftfreq(len(samples), 1 / rate_hz), RESPONSE_HZ[0])
+    gain = 10 ** (np.interp(np.log(frequency), np.log(RESPONSE_HZ), response_db) / 20)
+    heard = np.fft.irfft(spectrum * gain, len(samples))
+    level = np.sqrt(np.mean(samples**2) / max(np.mean(heard**2), 1e-12))
+    return (heard * level).astype(np.float32)
 
 
 def band(samples: np.ndarray, rate_hz: int, low_hz: float, high_hz: float) -> np.ndarray:
