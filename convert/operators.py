@@ -80,6 +80,11 @@ def relu(x: Array) -> Array:
     return np.maximum(x, 0)
 
 
+def relu6(x: Array) -> Array:
+    """``min(max(x, 0), 6)``."""
+    return np.clip(x, 0, 6)
+
+
 def concat(values: Sequence[Array], axis: Array, interleave: Array) -> Array:
     """Join along ``axis``."""
     _need(not interleave, "concat: interleave")
@@ -195,7 +200,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     **{
         f.__name__: f
         for f in (
-            conv, pad, linear, matmul, softmax, sigmoid, relu, concat, stack, split, gather,
+            conv, pad, linear, matmul, softmax, sigmoid, relu, relu6, concat, stack, split, gather,
             reshape, slice_by_index, slice_by_size, cast, classify, constexpr_affine_dequantize,
             constexpr_lut_to_dense,
         )

@@ -223,8 +223,8 @@ def test_every_variant_converts_to_int8_without_falling_back_to_float(tmp_path):
     rng = np.random.default_rng(0)
     for name in ("timnet-live", "timnet-all", "timnet-td-self", "timnet-td-cross"):
         model = TimNet(PRESETS[name], 40, 39, 7)
-        model.save_deployed(str(tmp_path / name))
         windows = rng.normal(size=(8, 40, 39)).astype("f4")
+        model.save_deployed(str(tmp_path / name), windows)
         found = operators(to_tflite(tmp_path / name, "int8", windows))
         assert not {"QUANTIZE", "DEQUANTIZE", "TRANSPOSE", "SPACE_TO_BATCH_ND"} & set(found), name
 

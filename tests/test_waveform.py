@@ -61,7 +61,8 @@ def run(tmp_path_factory):
     card.write(folder / "card.json")
     config = dataclasses.replace(PRESETS["timnet"], n_blocks=2, n_filters=8)
     model = TimNet(config, card.n_rows, card.frontend.n_features, 3)
-    model.save_deployed(str(folder / "saved_model"))
+    windows = np.random.default_rng(1).normal(size=(4, card.n_rows, card.frontend.n_features))
+    model.save_deployed(str(folder / "saved_model"), windows.astype("f4"))
     return Run(folder, "tiny")
 
 

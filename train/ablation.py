@@ -41,8 +41,9 @@ Changes = tuple[dict[str, Any], dict[str, Any], float]
 VARIANTS: dict[str, Changes] = {
     RECIPE: ({}, {}, STREAM_WINDOW_S),
     "without pitch and voicing": ({"beside": 0}, {"pitch": False}, STREAM_WINDOW_S),
-    "mean over time alone": ({"pooling": "mean"}, {}, STREAM_WINDOW_S),
-    "mean and deviation over time": ({"pooling": "deviation"}, {}, STREAM_WINDOW_S),
+    "mean over time alone": ({"lags": ()}, {}, STREAM_WINDOW_S),
+    "mean and change within a frame": ({"lags": (1,)}, {}, STREAM_WINDOW_S),
+    "not bounded": ({"bounded": False}, {}, STREAM_WINDOW_S),
     "no convolutions before the streams": ({"stem": (), "beside": 0}, {}, STREAM_WINDOW_S),
     "8 blocks": ({"n_blocks": 8}, {}, STREAM_WINDOW_S),
     "no other speeds": ({"speeds": ()}, {}, STREAM_WINDOW_S),

@@ -18,6 +18,8 @@ Two walks through the same weights stand side by side in every layer:
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -38,6 +40,11 @@ def spatial_dropout(z: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
     return z * (tf.cast(kept, z.dtype) / (1 - rate))
 
 
+def clipped(y: tf.Tensor) -> tf.Tensor:
+    """Return ``y`` between -3 and 3, as a ReLU6, which TFLite takes into the convolution."""
+    return tf.nn.relu6(y + 3.0) - 3.0
+
+
 class Normalized(keras.layers.Layer):
     """What all convolutions share: one matrix product, batch normalisation, ReLU and dropout.
 
@@ -46,13 +53,18 @@ class Normalized(keras.layers.Layer):
     n_filters : int
     dropout : float
         Rate of the spatial dropout behind it.
-    plain : bool
-        A bias and nothing else behind the product.
+    activation : function or None
+        In place of the ReLU; None for a bias and nothing else behind the product.
     """
 
-    def __init__(self, n_filters: int, dropout: float = 0.0, plain: bool = False) -> None:
+    def __init__(
+        self,
+        n_filters: int,
+        dropout: float = 0.0,
+        activation: Callable[[tf.Tensor], tf.Tensor] | None = tf.nn.relu,
+    ) -> None:
         super().__init__()
-        self.n_filters, self.dropout_rate, self.plain = n_filters, dropout, plain
+        self.n_filters, self.dropout_rate, self.activation = n_filters, dropout, activation
 
     def build(self, n_inputs: int) -> None:
         """Make the weights for ``n_inputs`` numbers, taps times channels, an output."""
@@ -60,7 +72,7 @@ class Normalized(keras.layers.Layer):
         # Zeros until `TimNet.build` draws all kernels.
         self.kernel = self.add_weight(shape=(n_inputs, self.n_filters), initializer="zeros")
         self.beta = self.add_weight(shape=shape, initializer="zeros")
-        if not self.plain:
+        if self.activation is not None:
             self.gamma = self.add_weight(shape=shape, initializer="ones")
             self.mean = self.add_weight(shape=shape, initializer="zeros", trainable=False)
             self.variance = self.add_weight(shape=shape, initializer="ones", trainable=False)
@@ -71,7 +83,7 @@ class Normalized(keras.layers.Layer):
         z = taps[0] if len(taps) == 1 else tf.concat(taps, axis=0)
         y = tf.matmul(self.kernel, tf.reshape(z, (z.shape[0], -1)), transpose_a=True)
         shape = (self.n_filters, -1, *z.shape[2:])
-        if self.plain:
+        if self.activation is None:
             return tf.reshape(y + self.beta[:, None], shape)
         if seed is None:
             mean, variance = tf.convert_to_tensor(self.mean), tf.convert_to_tensor(self.variance)
@@ -82,20 +94,20 @@ class Normalized(keras.layers.Layer):
             for moving, batch in ((self.mean, mean), (self.variance, variance)):
                 moving.assign(moving + (1 - BATCH_NORM_MOMENTUM) * (batch - moving))
         gain = self.gamma * tf.math.rsqrt(variance + BATCH_NORM_EPSILON)
-        y = tf.nn.relu(y * gain[:, None] + (self.beta - mean * gain)[:, None])
+        y = self.activation(y * gain[:, None] + (self.beta - mean * gain)[:, None])
         y = tf.reshape(y, shape)
         return y if seed is None else spatial_dropout(y, self.dropout_rate, seed)
 
     def folded(self) -> tuple[tf.Tensor, tf.Tensor]:
         """Return kernel and bias with the normalisation inside."""
-        if self.plain:
+        if self.activation is None:
             return tf.convert_to_tensor(self.kernel), tf.convert_to_tensor(self.beta)
         gain = self.gamma * tf.math.rsqrt(self.variance + BATCH_NORM_EPSILON)
         return self.kernel * gain, self.beta - self.mean * gain
 
     def activated(self, y: tf.Tensor) -> tf.Tensor:
         """Return what comes behind product and bias at inference."""
-        return y if self.plain else tf.nn.relu(y)
+        return y if self.activation is None else self.activation(y)
 
 
 class Conv(Normalized):
@@ -109,7 +121,7 @@ class Conv(Normalized):
     reverse : bool
         Whether the second tap looks ahead instead of back, which is the same as a causal
         convolution over the reversed frames, without reversing anything.
-    dropout, plain
+    dropout, activation
         See `Normalized`.
     """
 
@@ -119,9 +131,9 @@ class Conv(Normalized):
         dilation: int = 0,
         reverse: bool = False,
         dropout: float = 0.0,
-        plain: bool = False,
+        activation: Callable[[tf.Tensor], tf.Tensor] | None = tf.nn.relu,
     ) -> None:
-        super().__init__(n_filters, dropout, plain)
+        super().__init__(n_filters, dropout, activation)
         self.dilation, self.reverse = dilation, reverse
         self.pads = (0, dilation) if reverse else (dilation, 0)
 
@@ -155,9 +167,15 @@ class BandConv(Normalized):
     """
 
     def __init__(
-        self, n_filters: int, time_taps: int, band_taps: int, time_stride: int, band_stride: int
+        self,
+        n_filters: int,
+        time_taps: int,
+        band_taps: int,
+        time_stride: int,
+        band_stride: int,
+        activation: Callable[[tf.Tensor], tf.Tensor] = tf.nn.relu,
     ) -> None:
-        super().__init__(n_filters)
+        super().__init__(n_filters, activation=activation)
         self.taps, self.strides = (time_taps, band_taps), (time_stride, band_stride)
 
     def build(self, n_channels: int) -> None:
@@ -203,7 +221,8 @@ class Stem(keras.layers.Layer):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.beside, self.stride = config.beside, config.stride
-        self.convs = [BandConv(*conv) for conv in config.stem]
+        relu = tf.nn.relu6 if config.bounded else tf.nn.relu
+        self.convs = [BandConv(*conv, relu) for conv in config.stem]
 
     def build(self, size: tuple[int, int]) -> None:
         """Make the weights for windows of ``size`` (n_rows, n_features)."""
@@ -252,10 +271,11 @@ class Stream(keras.layers.Layer):
 
     def __init__(self, config: Config, reverse: bool) -> None:
         super().__init__()
-        self.pooling = config.pooling
-        self.entry = Conv(config.n_filters, plain=True)
+        self.lags = config.lags
+        relu = tf.nn.relu6 if config.bounded else tf.nn.relu
+        self.entry = Conv(config.n_filters, activation=clipped if config.bounded else None)
         self.blocks = [
-            [Conv(config.n_filters, 2**j, reverse, config.dropout_of(j)) for _ in range(2)]
+            [Conv(config.n_filters, 2**j, reverse, config.dropout_of(j), relu) for _ in range(2)]
             for j in range(config.n_blocks)
         ]
 
@@ -268,18 +288,18 @@ class Stream(keras.layers.Layer):
 
     def call(self, z: tf.Tensor, seed: tf.Tensor | None = None) -> list[tf.Tensor]:
         """Return each block's output pooled over time, shape (clips, n_pooled)."""
-        z = self.entry(z)
+        z = self.entry(z, seed=_fold(seed, 1020))
         pooled = []
         for j, block in enumerate(self.blocks):
             attention = z
             for half, conv in enumerate(block):
                 attention = conv(attention, seed=_fold(seed, 2 * j + half))
             z = z * tf.sigmoid(attention)
-            pooled.append(tf.transpose(pool(z, [2], self.pooling)[:, :, 0]))
+            pooled.append(tf.transpose(tf.concat(pool(z, 2, self.lags), axis=0)[:, :, 0]))
         return pooled
 
-    def deploy(self, z: tf.Tensor) -> list[tf.Tensor]:
-        """Return the same for one window, shape (1, 1, 1, n_pooled) each."""
+    def deploy(self, z: tf.Tensor) -> list[list[tf.Tensor]]:
+        """Return the same for one window, every statistic by itself, (1, 1, 1, n_filters)."""
         entered = z = self.entry.deploy(z)
         gates, pooled = None, []
         for block in self.blocks:
@@ -289,26 +309,25 @@ class Stream(keras.layers.Layer):
             # at one step instead of vanishing.
             gates = gate if gates is None else gates * gate
             z = entered * gates
-            pooled.append(pool(z, [1, 2], self.pooling))
+            pooled.append(pool(z, 1, self.lags))
         return pooled
 
 
-def pool(z: tf.Tensor, time_axes: list[int], kind: str) -> tf.Tensor:
-    """Return the statistics of ``z`` over time, whose axes are kept with one entry.
+def pool(z: tf.Tensor, axis: int, lags: tuple[int, ...]) -> list[tf.Tensor]:
+    """Return statistics of ``z`` over the frames, ``axis`` 1 or 2, which keeps one entry.
 
-    "mean"; "deviation": the means, then the mean distances from them, along the channels; "change":
-    these, and the mean steps from one frame to the next. (Distances, and not their squares as in a
-    standard deviation, keep the range that int8 has.)
+    The mean; and for each lag the mean distance of a frame from the one so many frames before, or
+    as many as there are. (Distances, and not their squares, keep the range that int8 has. Distances
+    from the mean would not be 0 where nothing changes: int8 rounds the mean to steps of its own.)
     """
-    mean = tf.reduce_mean(z, axis=time_axes, keepdims=True)
-    if kind == "mean":
-        return mean
-    found = [mean, tf.reduce_mean(tf.abs(z - mean), axis=time_axes, keepdims=True)]
-    batch = z.shape.rank == 3  # (channels, clips, frames), or one window (1, frames, 1, channels)
-    if kind == "change":
-        step = z[:, :, 1:] - z[:, :, :-1] if batch else z[:, 1:] - z[:, :-1]
-        found.append(tf.reduce_mean(tf.abs(step), axis=time_axes, keepdims=True))
-    return tf.concat(found, axis=0 if batch else -1)
+    found = [tf.reduce_mean(z, axis=axis, keepdims=True)]
+    for lag in (min(lag, z.shape[axis] - 1) for lag in lags):
+        if axis == 1:
+            change = z[:, lag:] - z[:, : z.shape[1] - lag]
+        else:
+            change = z[:, :, lag:] - z[:, :, : z.shape[2] - lag]
+        found.append(tf.reduce_mean(tf.abs(change), axis=axis, keepdims=True))
+    return found
 
 
 def _fold(seed: tf.Tensor | None, number: int) -> tf.Tensor | None:
@@ -457,6 +476,10 @@ class TimNet(keras.Model):
 
     def embed(self, windows: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
         """Return the fused vector (clips, n_pooled) that the output layers see."""
+        return self.fusion(self.pooled(windows, seed))
+
+    def pooled(self, windows: tf.Tensor, seed: tf.Tensor | None = None) -> list[list[tf.Tensor]]:
+        """Return what each block of each stream leaves, shape (clips, n_pooled) each."""
         windows = tf.convert_to_tensor(windows)
         z = tf.transpose(windows, (2, 0, 1)) if self.stem is None else self.stem(windows, seed)
         if seed is not None:
@@ -468,17 +491,21 @@ class TimNet(keras.Model):
                 # Sorting noise is a shuffle that XLA can compile.
                 order = tf.argsort(tf.random.stateless_uniform((z.shape[2],), _fold(seed, 1001)))
             inputs[2] = tf.gather(z, order, axis=2)
-        pooled = [
+        return [
             stream(z, seed=_fold(seed, number))
             for number, (stream, z) in enumerate(zip(self.streams, inputs, strict=True))
         ]
-        return self.fusion(pooled)
 
     def _answer(self, vector: tf.Tensor) -> tf.Tensor:
         return self.output_layer(vector if self.hidden is None else self.hidden(vector))
 
-    def deploy(self) -> tf.types.experimental.ConcreteFunction:
-        """Return the graph for one window: (1, n_rows, n_features) to logits (1, n_labels)."""
+    def deploy(self, windows: np.ndarray) -> tf.types.experimental.ConcreteFunction:
+        """Return the graph for one window: (1, n_rows, n_features) to logits (1, n_labels).
+
+        ``windows``, float32 (n, n_rows, n_features), are training windows; the answers do not
+        depend on them, but how well int8 keeps them does.
+        """
+        shares = [self._shares(block) for blocks in self.pooled(windows) for block in blocks]
 
         def one_window(window: tf.Tensor) -> dict[str, tf.Tensor]:
             if self.stem is not None:
@@ -489,26 +516,52 @@ class TimNet(keras.Model):
             if self.config.shuffle:
                 inputs[2] = tf.gather(z, self.order, axis=1)
             pooled = [s.deploy(z) for s, z in zip(self.streams, inputs, strict=True)]
-            return {"logits": self._deploy_head(pooled)}
+            return {"logits": self._deploy_head(pooled, shares)}
 
         shape = tf.TensorSpec((1, self.n_rows, self.n_features), tf.float32, name="window")
         return tf.function(one_window, autograph=False).get_concrete_function(shape)
 
-    def _deploy_head(self, pooled: list[list[tf.Tensor]]) -> tf.Tensor:
+    def _shares(self, pooled: tf.Tensor) -> np.ndarray:
+        """Return factors, shape (n_statistics, n_filters), that make ``pooled`` equally large.
+
+        ``pooled`` (clips, n_pooled) are a block's statistics. Large is what lies between the peak,
+        which would leave a larger one no room, and the root mean square, which would leave a steady
+        one coarse steps.
+        """
+        values = np.reshape(pooled, (len(pooled), -1, self.config.n_filters))
+        sizes = np.sqrt(np.abs(values).max(axis=0) * np.sqrt(np.mean(values**2, axis=0)))
+        # Assumed: what is smaller than that carries little.
+        sizes = np.maximum(sizes, np.maximum(sizes.max(axis=1, keepdims=True) / 32, 1e-6))
+        # int8 keeps the factors of a statistic in 127 steps; so that it keeps them exactly, they
+        # are whole steps.
+        step = (1 / sizes).max(axis=1, keepdims=True) / 127
+        return np.rint(1 / sizes / step) * step
+
+    def _deploy_head(
+        self, pooled: list[list[list[tf.Tensor]]], shares: list[np.ndarray]
+    ) -> tf.Tensor:
         if self.config.fusion != "dynamic":
-            flat = [[tf.squeeze(block, [1, 2]) for block in blocks] for blocks in pooled]
+            flat = [
+                [tf.squeeze(tf.concat(block, axis=-1), [1, 2]) for block in blocks]
+                for blocks in pooled
+            ]
             return self._answer(self.fusion(flat))
         # The weighted sum and the layer after it are one matrix product over all blocks' outputs;
-        # in int8 that saves rounding the sum.
+        # in int8 that saves rounding the sum. All of them share one scale there, so each is made
+        # equally large first; and as a convolution the product has a scale for each output.
         dense = self.hidden or self.output_layer
         weights = tf.unstack(tf.convert_to_tensor(self.fusion.weight)) * len(pooled)
-        kernel = tf.concat([weight * dense.kernel for weight in weights], axis=0)
-        vector = tf.concat([block for blocks in pooled for block in blocks], axis=-1)
-        answer = tf.matmul(tf.squeeze(vector, [1, 2]), kernel) + dense.bias
+        vector, kernel = [], []
+        for block, share, weight in zip(itertools.chain(*pooled), shares, weights, strict=True):
+            vector += [one * factors for one, factors in zip(block, share, strict=True)]
+            kernel.append(weight * dense.kernel / share.reshape(-1, 1))
+        vector, kernel = tf.concat(vector, axis=-1), tf.concat(kernel, axis=0)
+        answer = tf.nn.conv2d(vector, kernel[None, None], 1, "VALID") + dense.bias
+        answer = tf.squeeze(answer, [1, 2])
         return answer if self.hidden is None else self.output_layer(tf.nn.relu(answer))
 
-    def save_deployed(self, folder: str) -> None:
+    def save_deployed(self, folder: str, windows: np.ndarray) -> None:
         """Write the graph of `deploy` as a SavedModel, which needs none of this code to be read."""
         module = tf.Module()
         module.weights = [variable.value for variable in self.variables]
-        tf.saved_model.save(module, folder, signatures=self.deploy())
+        tf.saved_model.save(module, folder, signatures=self.deploy(windows))

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 FUSIONS = ("dynamic", "static", "self", "cross")
-# Statistics over time that a pooling keeps of every channel.
-POOLINGS = {"mean": 1, "deviation": 2, "change": 3}
 SCHEDULES = ("constant", "cosine")
 
 
@@ -29,8 +27,13 @@ class Config:
         the paper, whose features are cepstra.
     beside : int
         Features at the end of a row that are no bands and go past the stem.
-    pooling : {"mean", "deviation", "change"}
-        What is kept of a block's output over time; see `train.model.pool`.
+    bounded : bool
+        Whether nothing exceeds 6, so that int8 keeps it in fine steps (ReLU6: Sandler et al., CVPR
+        2018); the streams' entry, in the paper a product alone, is then normalised and clipped to
+        -3 to 3.
+    lags : tuple of int
+        What is kept of a block's output over time besides its mean: how much it changes within so
+        many frames; see `train.model.pool`.
     head_dropout : float
         Rate of the dropout on the fused vector.
     input_dropout : float
@@ -70,7 +73,8 @@ class Config:
     n_filters: int = 39
     stem: tuple[tuple[int, int, int, int, int], ...] = ()
     beside: int = 0
-    pooling: str = "mean"
+    bounded: bool = False
+    lags: tuple[int, ...] = ()
     head_dropout: float = 0.0
     input_dropout: float = 0.0
     dropout: float = 0.1
@@ -96,6 +100,7 @@ class Config:
         # A card holds lists.
         object.__setattr__(self, "stem", tuple(tuple(conv) for conv in self.stem))
         object.__setattr__(self, "speeds", tuple(self.speeds))
+        object.__setattr__(self, "lags", tuple(self.lags))
         if any(len(conv) != 5 or min(conv) < 1 for conv in self.stem):
             raise ValueError(
                 "model: stem must hold (filters, taps in time and frequency, strides in time and "
@@ -116,8 +121,8 @@ class Config:
                 raise ValueError(f"model: {name} must be in [0, 1), not {getattr(self, name)}")
         if self.fusion not in FUSIONS:
             raise ValueError(f"model: fusion must be one of {FUSIONS}, not {self.fusion!r}")
-        if self.pooling not in POOLINGS:
-            raise ValueError(f"model: pooling must be one of {[*POOLINGS]}, not {self.pooling!r}")
+        if any(lag < 1 for lag in self.lags):
+            raise ValueError(f"model: lags must be 1 or more frames each, not {self.lags}")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"model: schedule must be one of {SCHEDULES}, not {self.schedule!r}")
         if any(not 0.5 <= speed <= 2 for speed in self.speeds):
@@ -126,7 +131,7 @@ class Config:
     @property
     def n_pooled(self) -> int:
         """Length of the fused vector."""
-        return self.n_filters * POOLINGS[self.pooling]
+        return self.n_filters * (1 + len(self.lags))
 
     @property
     def stride(self) -> int:
@@ -152,8 +157,11 @@ def multiply_accumulates(config: Config, n_rows: int, n_features: int, n_labels:
         width = width * n_bands + config.beside * config.stride
     block = 2 * 2 * config.n_filters**2
     stream = width * config.n_filters + config.n_blocks * block
-    total += (3 if config.shuffle else 2) * n_frames * stream
-    head = [config.n_pooled, *([config.n_hidden] if config.n_hidden else []), n_labels]
+    n_streams = 3 if config.shuffle else 2
+    total += n_streams * n_frames * stream
+    # Behind the dynamic fusion, the first layer sees all blocks of all streams at once.
+    n_vectors = n_streams * config.n_blocks if config.fusion == "dynamic" else 1
+    head = [n_vectors * config.n_pooled, *([config.n_hidden] if config.n_hidden else []), n_labels]
     return total + sum(a * b for a, b in itertools.pairwise(head))
 
 
@@ -174,12 +182,13 @@ PRESETS: dict[str, Config] = {
     "timnet-live": Config(
         stem=((20, 4, 5, 4, 2), (28, 1, 3, 1, 2), (32, 1, 3, 1, 2)),
         beside=2,
+        bounded=True,
         n_filters=48,
         n_blocks=4,
-        pooling="change",
+        lags=(1, 8),
         head_dropout=0.3,
-        weight_decay=0.01,
-        learning_rate=2e-3,
+        weight_decay=0.2,
+        learning_rate=8e-3,
         batch_size=16,
         schedule="cosine",
         speeds=(0.9, 1.1),

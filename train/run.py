@@ -183,7 +183,7 @@ def _save(
     model.set_weights(result.weights)
     write_with(folder / "model.keras", model.save)
     with quiet_native():
-        model.save_deployed(str(folder / "saved_model"))
+        model.save_deployed(str(folder / "saved_model"), result.calibration)
     arrays = dict(
         calibration=result.calibration,
         windows=result.windows,
