@@ -194,9 +194,14 @@ def conditions(
     return found
 
 
-def known_of(clips: list[Spoken], clip: int, seconds: float, model: Model, neutral: bool) -> Any:
-    """Return statistics of ``seconds`` of the same speaker's other clips, in a random order."""
-    frontend = model.card.frontend
+def known_of(
+    clips: list[Spoken], rows: list[np.ndarray], clip: int, seconds: float, hop_s: float,
+    neutral: bool,
+) -> Statistics | None:  # fmt: skip
+    """Return statistics of ``seconds`` of the same speaker's other clips, in a random order.
+
+    ``rows`` are each clip's features, a row every ``hop_s``.
+    """
     others = [
         i for i, other in enumerate(clips)
         if i != clip and other.speaker == clips[clip].speaker
@@ -205,9 +210,8 @@ def known_of(clips: list[Spoken], clip: int, seconds: float, model: Model, neutr
     order = np.random.default_rng(clip).permutation(others)
     if not seconds or not len(order):
         return None
-    samples = np.concatenate([clips[i].samples for i in order])
-    n = len(samples) if np.isinf(seconds) else round(seconds * frontend.sample_rate_hz)
-    return Statistics.of(feature_rows(samples[:n], frontend))
+    heard = np.concatenate([rows[i] for i in order])
+    return Statistics.of(heard if np.isinf(seconds) else heard[: round(seconds / hop_s)])
 
 
 def offline(model: Model, clips: list[Spoken]) -> float:
@@ -260,9 +264,12 @@ def study(
         found = []
         for path, clips, others in tests:
             model = Model(path)
+            frontend = model.card.frontend
+            hop_s = frontend.hop_samples / rate_hz
+            rows = [feature_rows(c.samples, frontend) for c in clips] if known_s else []
             changed = heard_in(conditions(around, others, rate_hz)[name], clips)
             for number, clip in enumerate(changed):
-                known = known_of(clips, number, known_s, model, neutral)
+                known = known_of(clips, rows, number, known_s, hop_s, neutral)
                 found.append((clip, answer(model, gate, clip, known)))
         return found
 
