@@ -298,18 +298,28 @@ class Stream(keras.layers.Layer):
             pooled.append(tf.transpose(tf.concat(pool(z, 2, self.lags), axis=0)[:, :, 0]))
         return pooled
 
-    def deploy(self, z: tf.Tensor) -> list[list[tf.Tensor]]:
-        """Return the same for one window, every statistic by itself, (1, 1, 1, n_filters)."""
+    def deploy(self, z: tf.Tensor, shares: list[np.ndarray] | None) -> list[list[tf.Tensor]]:
+        """Return the same for one window, every statistic by itself, (1, 1, 1, n_filters).
+
+        ``shares`` are factors for each block's, shape (n_statistics, n_filters).
+        """
         entered = z = self.entry.deploy(z)
         gates, pooled = None, []
-        for block in self.blocks:
+        for j, block in enumerate(self.blocks):
             gate = tf.sigmoid(block[1].deploy(block[0].deploy(z)))
             # F[0] times the product of all gates, not F[j] times one: the same numbers, but in int8
             # F would be rounded again in every block, and values that are halved each time stick
             # at one step instead of vanishing.
             gates = gate if gates is None else gates * gate
             z = entered * gates
-            pooled.append(pool(z, 1, self.lags))
+            found = pool(z, 1, self.lags)
+            if shares is not None:
+                # Frames around 0 have a small mean, which int8 keeps only if they are made large
+                # before they are averaged.
+                mean = tf.reduce_mean(z * shares[j][0], axis=1, keepdims=True)
+                rest = zip(found[1:], shares[j][1:], strict=True)
+                found = [mean, *(change * share for change, share in rest)]
+            pooled.append(found)
         return pooled
 
 
@@ -505,7 +515,9 @@ class TimNet(keras.Model):
         ``windows``, float32 (n, n_rows, n_features), are training windows; the answers do not
         depend on them, but how well int8 keeps them does.
         """
-        shares = [self._shares(block) for blocks in self.pooled(windows) for block in blocks]
+        shares: list[Any] = [None] * len(self.streams)
+        if self.config.fusion == "dynamic":
+            shares = [[self._shares(block) for block in blocks] for blocks in self.pooled(windows)]
 
         def one_window(window: tf.Tensor) -> dict[str, tf.Tensor]:
             if self.stem is not None:
@@ -515,7 +527,8 @@ class TimNet(keras.Model):
             inputs = [z] * len(self.streams)
             if self.config.shuffle:
                 inputs[2] = tf.gather(z, self.order, axis=1)
-            pooled = [s.deploy(z) for s, z in zip(self.streams, inputs, strict=True)]
+            each = zip(self.streams, inputs, shares, strict=True)
+            pooled = [stream.deploy(z, share) for stream, z, share in each]
             return {"logits": self._deploy_head(pooled, shares)}
 
         shape = tf.TensorSpec((1, self.n_rows, self.n_features), tf.float32, name="window")
@@ -537,9 +550,7 @@ class TimNet(keras.Model):
         step = (1 / sizes).max(axis=1, keepdims=True) / 127
         return np.rint(1 / sizes / step) * step
 
-    def _deploy_head(
-        self, pooled: list[list[list[tf.Tensor]]], shares: list[np.ndarray]
-    ) -> tf.Tensor:
+    def _deploy_head(self, pooled: list[list[list[tf.Tensor]]], shares: list[Any]) -> tf.Tensor:
         if self.config.fusion != "dynamic":
             flat = [
                 [tf.squeeze(tf.concat(block, axis=-1), [1, 2]) for block in blocks]
@@ -547,15 +558,19 @@ class TimNet(keras.Model):
             ]
             return self._answer(self.fusion(flat))
         # The weighted sum and the layer after it are one matrix product over all blocks' outputs;
-        # in int8 that saves rounding the sum. All of them share one scale there, so each is made
-        # equally large first; and as a convolution the product has a scale for each output.
+        # in int8 that saves rounding the sum. All of them share one scale there, which is why they
+        # were made equally large; and as a convolution the product has a scale for each output.
         dense = self.hidden or self.output_layer
         weights = tf.unstack(tf.convert_to_tensor(self.fusion.weight)) * len(pooled)
-        vector, kernel = [], []
-        for block, share, weight in zip(itertools.chain(*pooled), shares, weights, strict=True):
-            vector += [one * factors for one, factors in zip(block, share, strict=True)]
-            kernel.append(weight * dense.kernel / share.reshape(-1, 1))
-        vector, kernel = tf.concat(vector, axis=-1), tf.concat(kernel, axis=0)
+        kernel = tf.concat(
+            [
+                weight * dense.kernel / share.reshape(-1, 1)
+                for weight, share in zip(weights, itertools.chain(*shares), strict=True)
+            ],
+            axis=0,
+        )
+        statistics = itertools.chain(*itertools.chain(*pooled))
+        vector = tf.concat(list(statistics), axis=-1)
         answer = tf.nn.conv2d(vector, kernel[None, None], 1, "VALID") + dense.bias
         answer = tf.squeeze(answer, [1, 2])
         return answer if self.hidden is None else self.output_layer(tf.nn.relu(answer))
