@@ -121,6 +121,17 @@ def test_a_bounded_network_keeps_within_its_bounds():
     assert gated.max() == 6
 
 
+def test_factors_make_statistics_alike_in_steps_that_int8_keeps():
+    model = TimNet(PRESETS["timnet-live"], 40, 66, 7)
+    sizes = np.geomspace(0.1, 1, 3 * 48)
+    pooled = sizes * np.random.default_rng(0).normal(size=(500, 3 * 48))
+    shares = model._shares(pooled)
+    steps = 127 * shares / shares.max(axis=1, keepdims=True)
+    np.testing.assert_allclose(steps, np.rint(steps), atol=1e-9)
+    alike = (pooled * shares.ravel()).std(axis=0)
+    assert alike.max() / alike.min() < 1.5 < sizes.max() / sizes.min()
+
+
 def test_presets_differ_as_their_names_say():
     variants = {name: config for name, config in PRESETS.items() if not config.stem}
     sizes = {name: TimNet(c, 188, 39, 7).count_params() for name, c in variants.items()}

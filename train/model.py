@@ -312,6 +312,8 @@ class Stream(keras.layers.Layer):
             # at one step instead of vanishing.
             gates = gate if gates is None else gates * gate
             z = entered * gates
+            # Over the frames alone: an average over two axes has a kernel of its own in
+            # tflite-runtime 2.14, which is off by a tenth of a step (measured).
             found = pool(z, 1, self.lags)
             if shares is not None:
                 # Frames around 0 have a small mean, which int8 keeps only if they are made large
