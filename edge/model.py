@@ -117,7 +117,7 @@ class TFLiteRuntime:
     def __init__(self, path: Path, card: Card, n_threads: int = 1) -> None:
         module = interpreter_module()
         # In int8 the kernels of XNNPACK, which only newer runtimes use there, round otherwise than
-        # the runtimes' own, which agree to one step of the output on x86-64 (tests.runtimes).
+        # the runtimes' own, which give the same answers on x86-64 (tests.runtimes).
         int8 = card.file is not None and card.file.precision == "int8"
         kernels = "BUILTIN_WITHOUT_DEFAULT_DELEGATES" if int8 else "AUTO"
         try:
