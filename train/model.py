@@ -313,7 +313,7 @@ class Stream(keras.layers.Layer):
             gates = gate if gates is None else gates * gate
             z = entered * gates
             # Over the frames alone: an average over two axes has a kernel of its own in
-            # tflite-runtime 2.14, which is off by a tenth of a step (measured).
+            # tflite-runtime 2.14, and other runtimes answer otherwise (tests.runtimes measures it).
             found = pool(z, 1, self.lags)
             if shares is not None:
                 # Frames around 0 have a small mean, which int8 keeps only if they are made large
