@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from train import table
@@ -27,6 +28,12 @@ def test_a_cell_of_the_table_is_measured_once(tiny_emodb, tmp_path, capsys):
     before = out.stat().st_mtime_ns
     assert table.main(command) == 0
     assert out.stat().st_mtime_ns == before
+
+
+def test_a_curve_rises_by_what_it_climbs_on_its_way_down():
+    assert table.rise(np.array([4.0, 3.0, 3.5, 2.0, 2.5])) == pytest.approx(1 / 2)
+    assert table.rise(np.array([3.0, 2.0, 1.0])) == 0
+    assert table.rise(np.array([1.0])) == 0
 
 
 def test_the_ablation_leaves_a_woman_and_a_man_out_at_a_time(tmp_path):

@@ -61,6 +61,17 @@ def spread(uars: list[float], wars: list[float]) -> dict[str, float]:
     }  # fmt: skip
 
 
+def curves(values: np.ndarray) -> dict[str, list[float]]:
+    """Return what was kept of every epoch, of shape (CURVES, epochs), by name."""
+    return {name: np.round(row, 4).tolist() for name, row in zip(CURVES, values, strict=True)}
+
+
+def rise(losses: np.ndarray) -> float:
+    """Return how far a curve climbs, all in all, over how far it gets down; 0 if nowhere."""
+    fall = losses[0] - losses.min()
+    return float(np.diff(losses).clip(0).sum() / fall) if fall else 0.0
+
+
 def forest(
     out: Path, folds: list[Fold], corpus: corpora.Corpus, config: Config, window_samples: int
 ) -> dict[str, float]:
@@ -99,9 +110,17 @@ def int8_bytes(fold: Path, name: str) -> int:
 
 
 def cell(
-    corpus: corpora.Corpus, preset: str, protocol: str, args: argparse.Namespace, console: Console
+    corpus: corpora.Corpus,
+    preset: str,
+    protocol: str,
+    n_bytes: int | None,
+    args: argparse.Namespace,
+    console: Console,
 ) -> dict[str, Any]:
-    """Train one cell of the table, or what is missing of it, and return its figures."""
+    """Train one cell of the table, or what is missing of it, and return its figures.
+
+    ``n_bytes`` is the network's size as int8; None if no other cell has it yet.
+    """
     config = dataclasses.replace(PRESETS[preset], **SCHEDULE)
     folds = PROTOCOLS[protocol](corpus)
     window_s = default_window_s(corpus.name, PUBLISHED)
@@ -126,52 +145,48 @@ def cell(
         "n_macs": multiply_accumulates(
             config, PUBLISHED.n_rows(window_samples), PUBLISHED.n_features, len(corpus.labels)
         ),
-        "int8_bytes": int8_bytes(out / folds[0].name, preset),
+        "int8_bytes": n_bytes or int8_bytes(out / folds[0].name, preset),
         "epochs": args.epochs,
-        "curves": {
-            name: [round(float(v), 4) for v in np.mean([h[name] for h in histories], axis=0)]
-            for name in CURVES
-        },
+        "curves": curves(np.mean([[h[name] for name in CURVES] for h in histories], axis=0)),
+        "first_fold": curves(np.array([histories[0][name] for name in CURVES])),
+        "rise": float(np.mean([rise(np.array(h["test_loss"])) for h in histories])),
         "date": date.today().isoformat(),
         "hardware": hardware(),
     }
 
 
 def draw(path: Path, cells: dict[str, Any]) -> None:
-    """Draw the curves of the plain model, of the improved one and of static attention."""
+    """Draw how the plain model, the improved one and static attention learn."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 4), layout="constrained")
-    fits, losses, speeds = figure.subplots(1, 3)
-    colours = {
-        "timnet": "tab:blue", "timnet-td": "tab:green", "timnet-td-sa": "tab:red",
-        "timnet-all": "tab:orange",
-    }  # fmt: skip
+    figure = Figure(figsize=(13, 4), layout="constrained")
     panels = (
-        (fits, "UAR in %, training dotted", ("timnet", "timnet-all"), ("uar", "test_uar"), 100),
-        (losses, "loss on test clips over its last", ("timnet", "timnet-all"), ("test_loss",), 0),
-        (speeds, "training UAR in %", ("timnet-td", "timnet-td-sa"), ("uar",), 100),
-    )
-    for axes, title, presets, names, factor in panels:
-        for preset in presets:
-            for name in names:
-                if not (found := cells.get(f"emodb {preset} sd10")):
+        ("UAR in %, mean of the folds; training dotted", "emodb", ("timnet", "timnet-all"),
+         "curves", ("test_uar", "uar")),
+        ("loss on the test clips of one fold", "emodb", ("timnet", "timnet-all"),
+         "first_fold", ("test_loss",)),
+        ("training UAR in %, mean of the folds", "emodb", ("timnet-td", "timnet-td-sa"),
+         "curves", ("uar",)),
+    )  # fmt: skip
+    for axes, (title, corpus, presets, kind, names) in zip(
+        figure.subplots(1, len(panels)), panels, strict=True
+    ):
+        for preset, colour in zip(presets, ("tab:blue", "tab:orange"), strict=True):
+            found = cells.get(f"{corpus} {preset} sd10")
+            for name, line in zip(names, "-:", strict=False):
+                if found is None:
                     continue
-                values = np.array(found["curves"][name])
-                # A focal loss has another unit than a cross-entropy.
-                values = values * factor if factor else values / values[-1]
-                dotted = ":" if name == "uar" and len(names) > 1 else "-"
-                label = None if dotted == ":" else preset
-                axes.plot(
-                    np.arange(1, len(values) + 1), values, dotted, color=colours[preset],
-                    label=label,
-                )  # fmt: skip
+                # The loss on test clips is a plain cross-entropy, whatever was trained with.
+                values = np.array(found[kind][name]) * (1 if name == "test_loss" else 100)
+                label = f"{preset}, {corpus}" if name == names[0] else None
+                epochs = np.arange(1, len(values) + 1)
+                axes.plot(epochs, values, line, color=colour, label=label)
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend()
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=100)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -187,10 +202,12 @@ def run(args: argparse.Namespace) -> None:
                 if key in cells and cells[key]["epochs"] == args.epochs:
                     continue
                 console.print(key)
-                cells[key] = cell(corpus, preset, protocol, args, console)
+                alike = (c for k, c in cells.items() if k.startswith(f"{name} {preset} "))
+                n_bytes = next((c["int8_bytes"] for c in alike), None)
+                cells[key] = cell(corpus, preset, protocol, n_bytes, args, console)
                 written = {"command": "python -m train.table", "schedule": SCHEDULE, "cells": cells}
                 write_json(args.out, written)
-                write_with(args.out.with_suffix(".png"), lambda path: draw(path, cells))
+    write_with(args.out.with_suffix(".png"), lambda path: draw(path, cells))
 
 
 def main(argv: list[str] | None = None) -> int:
