@@ -3,8 +3,8 @@
 Every preset is trained with the published front end on the ten published folds and with each
 speaker left out, in a shorter schedule than the published 500 epochs (see `SCHEDULE`). The last
 epoch counts. For some presets a random forest on the embedding of the same networks is measured
-beside the networks. The result is one JSON file, written after every
-cell, and a picture of how the runs went.
+beside the networks. The result is one JSON file, written after every cell, and at the end a
+picture of how EMO-DB's random folds were learned.
 """
 
 from __future__ import annotations
@@ -161,24 +161,23 @@ def draw(path: Path, cells: dict[str, Any]) -> None:
 
     figure = Figure(figsize=(13, 4), layout="constrained")
     panels = (
-        ("UAR in %, mean of the folds; training dotted", "emodb", ("timnet", "timnet-all"),
+        ("UAR in %, mean of the folds; training dotted", ("timnet", "timnet-all"),
          "curves", ("test_uar", "uar")),
-        ("loss on the test clips of one fold", "emodb", ("timnet", "timnet-all"),
+        ("loss on the test clips of one fold", ("timnet", "timnet-all"),
          "first_fold", ("test_loss",)),
-        ("training UAR in %, mean of the folds", "emodb", ("timnet-td", "timnet-td-sa"),
+        ("training UAR in %, mean of the folds", ("timnet-td", "timnet-td-sa"),
          "curves", ("uar",)),
     )  # fmt: skip
-    for axes, (title, corpus, presets, kind, names) in zip(
+    for axes, (title, presets, kind, names) in zip(
         figure.subplots(1, len(panels)), panels, strict=True
     ):
         for preset, colour in zip(presets, ("tab:blue", "tab:orange"), strict=True):
-            found = cells.get(f"{corpus} {preset} sd10")
+            if not (found := cells.get(f"emodb {preset} sd10")):
+                continue
             for name, line in zip(names, "-:", strict=False):
-                if found is None:
-                    continue
                 # The loss on test clips is a plain cross-entropy, whatever was trained with.
                 values = np.array(found[kind][name]) * (1 if name == "test_loss" else 100)
-                label = f"{preset}, {corpus}" if name == names[0] else None
+                label = preset if name == names[0] else None
                 epochs = np.arange(1, len(values) + 1)
                 axes.plot(epochs, values, line, color=colour, label=label)
         axes.set_title(title, fontsize=10)
