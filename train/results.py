@@ -87,8 +87,8 @@ def recognition(preset: str | None = None) -> str:
         frontend = Frontend.from_json({"adapt_s": 0.0, "pitch": False, **settings["frontend"]})
         kind = "MFCC" if frontend.n_mfcc else "log-mel, pitch"
         published = "-"
-        if settings["protocol"] == "sd10" and not frontend.streamable and key in PUBLISHED:
-            published = "{:.2f} / {:.2f}".format(*PUBLISHED[key])
+        if settings["protocol"] == "sd10" and not frontend.streamable:
+            published = _published(*key)
         n_rows = frontend.n_rows(round(settings["window_s"] * frontend.sample_rate_hz))
         n_macs = multiply_accumulates(
             Config(**settings["model"]), n_rows, frontend.n_features, len(report["labels"])
@@ -108,6 +108,11 @@ def recognition(preset: str | None = None) -> str:
 
 def _figures(report: dict[str, Any], prefix: str) -> list[str]:
     return [*_spread(report, prefix), " / ".join(_percent(report, "pooled", prefix))]
+
+
+def _published(corpus: str, preset: str) -> str:
+    figures = PUBLISHED.get((corpus, preset))
+    return "-" if figures is None else "{:.2f} / {:.2f}".format(*figures)
 
 
 def _percent(found: dict[str, Any], suffix: str, prefix: str = "") -> list[str]:
@@ -133,12 +138,11 @@ def variants() -> str:
         random, strangers = (cells.get(f"{corpus} {preset} {kind}") for kind in ("sd10", "loso"))
         if not (network := random or strangers):
             continue
-        published = PUBLISHED.get((corpus, preset))
         row = [
             f"{corpus}, {preset}", f"{network['n_parameters'] / 1000:.0f} K",
             f"{network['int8_bytes'] / 1000:.0f}", f"{network['n_macs'] / 1e6:.1f} M",
-            *_cell(random), "-" if published is None else "{:.2f} / {:.2f}".format(*published),
-            _forest(random), *_cell(strangers), _forest(strangers),
+            *_cell(random), _published(corpus, preset), _forest(random),
+            *_cell(strangers), _forest(strangers),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(row)} |")
     any_cell = next(iter(cells.values()))
