@@ -13,9 +13,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+
+_Rows = TypeVar("_Rows", int, np.ndarray)
 
 # Assumed: from the lowest man's voice to a scream, in steps of about two thirds of a semitone.
 LOWEST_HZ, HIGHEST_HZ, N_CANDIDATES = 70.0, 600.0, 60
@@ -142,6 +144,10 @@ class Frontend:
         """Return how many samples ``n_rows`` rows (at least one) are computed from."""
         span = self.n_fft + (n_rows - 1) * self.hop_samples
         return span - 2 * (self.n_fft // 2) if self.centred else span
+
+    def middle(self, row: _Rows) -> _Rows:
+        """Return the sample in the middle of a row's frame, if frames are not centred."""
+        return row * self.hop_samples + self.n_fft // 2
 
     def with_normalization(self, rows: np.ndarray) -> Frontend:
         """Return this recipe with mean and scale of ``rows``, shape (n, n_features).

@@ -114,10 +114,9 @@ class Windows:
         return rows
 
     def _keep(self, rows: np.ndarray) -> None:
-        hop, centre = self._frontend.hop_samples, self._frontend.n_fft // 2
         speech = np.zeros(len(rows), bool)
         for n, row in enumerate(range(self._n_rows, self._n_rows + len(rows))):
-            chunk = (row * hop + centre) // CHUNK_SAMPLES
+            chunk = self._frontend.middle(row) // CHUNK_SAMPLES
             while self._flags_from < chunk and len(self._flags) > 1:
                 self._flags.popleft()
                 self._flags_from += 1

@@ -3,9 +3,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from edge.frontend import STREAM
-from edge.speaker import Statistics
-from train.dataset import NOISY_SHARE, Features, TrainingWindows
+from edge.audio import read_file
+from edge.events import Utterance
+from edge.frontend import LOG_MEL, STREAM
+from edge.model import Model
+from edge.recognizer import Recognizer
+from train.dataset import NOISY_SHARE, Heard, TrainingWindows, clip_features, device_windows
 
 N_ROWS, N_CLIPS = 8, 400
 FRONTEND = dataclasses.replace(
@@ -15,8 +18,8 @@ FRONTEND = dataclasses.replace(
 
 def drawn(n_noisy, short=0.0):
     """Return a window of each of many clips whose five versions hold their own number."""
-    versions = tuple(np.full((20, STREAM.n_features), v, np.float32) for v in range(5))
-    clip = Features(versions, tuple(Statistics.of(rows) for rows in versions))
+    speech = np.ones(20, bool)
+    clip = tuple(Heard(np.full((20, STREAM.n_features), v, np.float32), speech) for v in range(5))
     windows = TrainingWindows(
         [clip] * N_CLIPS, ["a"] * N_CLIPS, np.zeros(N_CLIPS, int), FRONTEND, N_ROWS, short, n_noisy
     )
@@ -36,3 +39,39 @@ def test_the_share_of_noise_does_not_depend_on_how_many_noises_there_are(n_noisy
     versions = drawn(n_noisy)[:, 0, 0]
     assert (versions >= 5 - n_noisy).mean() == pytest.approx(NOISY_SHARE, abs=0.08)
     assert set(np.unique(versions)) == {0, 1, 2, 3, 4}
+
+
+def test_training_hears_of_a_clip_what_the_device_hears(clips):
+    model = Model()
+    frontend = model.card.frontend
+    n_alike = 0
+    for clip in clips:
+        samples = read_file(clip.path, frontend.sample_rate_hz)
+        samples = np.pad(samples, (20_000, 20_000))
+        offline, _ = device_windows(
+            [clip_features(samples, frontend, 0)], model.card.n_rows, frontend
+        )
+        asked = []
+        model.probs = lambda window, asked=asked: asked.append(window) or np.full(7, 1 / 7)
+        events = list(Recognizer(model).events([samples]))
+        if sum(isinstance(event, Utterance) for event in events) > 1:
+            continue  # a pause as long as between utterances
+        live = np.stack(asked[-len(offline) :])
+        np.testing.assert_allclose(live, offline, atol=1e-4)
+        n_alike += 1
+    assert n_alike > len(clips) / 2
+
+
+def test_what_is_known_of_a_speaker_is_their_speech():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(20, STREAM.n_features)).astype("f4")
+    heard = Heard(rows, np.arange(20) < 5)
+    np.testing.assert_allclose(heard.statistics.mean, rows[:5].mean(axis=0), atol=1e-6)
+    assert heard.statistics.n_rows == 5
+
+
+def test_a_clip_without_speech_is_heard_whole():
+    samples = np.zeros(10_000, np.float32)
+    (heard,) = clip_features(samples, LOG_MEL, 0)
+    assert len(heard.rows) == LOG_MEL.n_rows(len(samples))
+    assert heard.speech.all()

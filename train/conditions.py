@@ -27,7 +27,6 @@ from edge.audio import read_file
 from edge.errors import SerError, exit_code
 from edge.events import Clip as ClipEvent
 from edge.events import Estimate, Utterance
-from edge.frontend import feature_rows
 from edge.gate import SpeechGate
 from edge.machine import hardware
 from edge.model import Model
@@ -38,6 +37,7 @@ from train import corpora
 from train.__main__ import data_folder
 from train.augment import band, reverberant, with_noise
 from train.augment import noise as coloured_noise
+from train.dataset import clip_features, device_windows
 from train.fit import recall
 
 SNRS_DB = (20.0, 10.0, 5.0, 0.0)
@@ -200,7 +200,7 @@ def known_of(
 ) -> Statistics | None:  # fmt: skip
     """Return statistics of ``seconds`` of the same speaker's other clips, in a random order.
 
-    ``rows`` are each clip's features, a row every ``hop_s``.
+    ``rows`` are the features of each clip's speech, a row every ``hop_s``.
     """
     others = [
         i for i, other in enumerate(clips)
@@ -215,9 +215,7 @@ def known_of(
 
 
 def offline(model: Model, clips: list[Spoken]) -> float:
-    """Return the recall over whole clips without gate or stream, as training measures it."""
-    from train.dataset import clip_features, device_windows
-
+    """Return the recall over whole clips, as training measures it."""
     card = model.card
     features = [clip_features(c.samples, card.frontend, 0) for c in clips]
     windows, owners = device_windows(features, card.n_rows, card.frontend)
@@ -266,7 +264,8 @@ def study(
             model = Model(path)
             frontend = model.card.frontend
             hop_s = frontend.hop_samples / rate_hz
-            rows = [feature_rows(c.samples, frontend) for c in clips] if known_s else []
+            heard = [clip_features(c.samples, frontend, 0)[0] for c in clips] if known_s else []
+            rows = [one.rows[one.speech] for one in heard]
             changed = heard_in(conditions(around, others, rate_hz)[name], clips)
             for number, clip in enumerate(changed):
                 known = known_of(clips, rows, number, known_s, hop_s, neutral)

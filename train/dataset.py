@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -10,8 +11,9 @@ import numpy as np
 
 from edge.audio import read_file
 from edge.frontend import Frontend, feature_rows
+from edge.gate import CHUNK_SAMPLES, VOICE_RATE_HZ, SpeechGate
 from edge.recognizer import HOP_S, hop_rows, window_starts
-from edge.speaker import SpeakerNorm, Statistics, adapted
+from edge.speaker import SpeakerNorm, Statistics
 from train.augment import Circumstance, changed, circumstances
 from train.corpora import Corpus
 from train.presets import Config
@@ -32,20 +34,28 @@ def default_window_s(corpus: str, frontend: Frontend) -> float:
 
 
 @dataclass(frozen=True)
-class Features:
-    """Rows of one clip, not normalised.
+class Heard:
+    """Rows of a clip in one circumstance, not normalised.
 
     Attributes
     ----------
-    rows : tuple of float32, shape (n, n_features)
-        As it is, then in other circumstances, which training hears too: at other speeds, and
-        last in noise.
-    statistics : tuple of Statistics
-        Of each of ``rows``.
+    rows : float32, shape (n, n_features)
+    speech : bool, shape (n,)
+        Where the gate hears speech, which is what counts of a speaker.
     """
 
-    rows: tuple[np.ndarray, ...]
-    statistics: tuple[Statistics, ...]
+    rows: np.ndarray
+    speech: np.ndarray
+
+    @functools.cached_property
+    def statistics(self) -> Statistics:
+        """Those of speech."""
+        return Statistics.of(self.rows[self.speech])
+
+
+# Of one clip: as it is, then in other circumstances, which training hears too: at other speeds, and
+# last in noise.
+Features = tuple[Heard, ...]
 
 
 def clip_features(
@@ -59,21 +69,55 @@ def clip_features(
 
     A recipe that needs the whole clip gets what TIM-Net's authors gave it: the clip cropped or
     filled with zeros on both sides to the window, which is then the only one. A streamable recipe
-    keeps the clip as it is.
+    gets what a `Recognizer` would hear of the clip.
 
     ``others`` are circumstances to train in besides the recording's own, ``seed`` draws their
     noise.
     """
     if not frontend.streamable:
         rows = feature_rows(_centred(samples, window_samples), frontend)
-        return Features((rows,), (Statistics.of(rows),))
+        return (Heard(rows, np.ones(len(rows), bool)),)
+    samples, speech = utterance(samples, frontend.sample_rate_hz)
     versions = []
     for number, how in enumerate((Circumstance(), *others)):
         rng = np.random.default_rng([seed, number])
         heard = changed(samples, frontend.sample_rate_hz, how, rng)
         missing = max(0, frontend.n_fft - len(heard))  # to one frame at least
-        versions.append(feature_rows(np.pad(heard, (0, missing)), frontend))
-    return Features(tuple(versions), tuple(Statistics.of(rows) for rows in versions))
+        rows = feature_rows(np.pad(heard, (0, missing)), frontend)
+        middle = frontend.middle(np.arange(len(rows))) * how.speed  # in the clip as it is
+        chunk = np.floor_divide(middle, CHUNK_SAMPLES).astype(int)
+        flags = speech[np.minimum(chunk, len(speech) - 1)]
+        versions.append(Heard(rows, flags if flags.any() else ~flags))
+    return tuple(versions)
+
+
+def utterance(samples: np.ndarray, rate_hz: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return what a `Recognizer` hears of a clip: from its first speech to its last.
+
+    Returns
+    -------
+    float32, shape (n,)
+        All of ``samples`` if there is no speech.
+    bool, shape (n_chunks,)
+        Which chunks of `CHUNK_SAMPLES` are speech; the last one speaks for a rest too.
+    """
+    gate = _gate(rate_hz)
+    gate.reset()
+    n_chunks = len(samples) // CHUNK_SAMPLES
+    chunks = samples[: n_chunks * CHUNK_SAMPLES].reshape(n_chunks, CHUNK_SAMPLES)
+    speech = np.array([gate.push(chunk) for chunk in chunks], bool)
+    if not speech.any():
+        return samples, np.ones(n_chunks + 1, bool)
+    heard, settings = np.flatnonzero(speech), gate.settings
+    first = max(0, heard[0] - round(settings.before_s / gate.chunk_s))
+    end = heard[-1] + 1 + round(settings.after_s / gate.chunk_s)
+    flags = np.append(speech, False)[first:end]
+    return samples[first * CHUNK_SAMPLES : end * CHUNK_SAMPLES], flags
+
+
+@functools.cache
+def _gate(rate_hz: int) -> SpeechGate:
+    return SpeechGate("voice" if rate_hz == VOICE_RATE_HZ else "energy", rate_hz)
 
 
 def _centred(samples: np.ndarray, n_samples: int) -> np.ndarray:
@@ -105,7 +149,7 @@ def measured(frontend: Frontend, clips: list[Features], speakers: list[str]) -> 
     The scale of an adaptive front end is the deviation within a speaker: what the speakers' means
     add to it is what adaptation takes away.
     """
-    frontend = frontend.with_normalization(np.concatenate([clip.rows[0] for clip in clips]))
+    frontend = frontend.with_normalization(np.concatenate([clip[0].rows for clip in clips]))
     if not frontend.adapt_s:
         return frontend
     variances = [own.variance for own in speaker_statistics(clips, speakers, 0).values()]
@@ -119,7 +163,7 @@ def speaker_statistics(
     """Return the statistics of all clips of each speaker, in the given version."""
     gathered: dict[str, Statistics] = {}
     for clip, speaker in zip(clips, speakers, strict=True):
-        own = clip.statistics[version]
+        own = clip[version].statistics
         gathered[speaker] = gathered[speaker].merged(own) if speaker in gathered else own
     return gathered
 
@@ -165,7 +209,7 @@ class TrainingWindows:
         self._frontend = frontend
         row_s = frontend.hop_samples / frontend.sample_rate_hz
         self._short_rows = max(1, round(SHORT_S / row_s))
-        self._n_versions = len(clips[0].rows)
+        self._n_versions = len(clips[0])
         self._all = [speaker_statistics(clips, speakers, v) for v in range(self._n_versions)]
         self._clips_of: dict[str, list[int]] = {}
         self._moods_of: dict[str, dict[int, list[int]]] = {}
@@ -179,16 +223,18 @@ class TrainingWindows:
 
     def _window(self, clip: int, rng: np.random.Generator) -> np.ndarray:
         version = self._version(rng)
-        rows, n_rows = self._clips[clip].rows[version], self._n_rows
+        heard, n_rows = self._clips[clip][version], self._n_rows
         if self._short and rng.random() < self._short:
             n_rows = int(rng.integers(min(self._short_rows, n_rows), n_rows + 1))
-        start = int(rng.integers(max(0, len(rows) - n_rows) + 1))
-        segment = rows[start : start + n_rows]
-        window = filled(segment, self._n_rows)
+        start = int(rng.integers(max(0, len(heard.rows) - n_rows) + 1))
+        here = slice(start, start + n_rows)
+        window = filled(heard.rows[here], self._n_rows)
         if not self._frontend.adapt_s:
             return self._frontend.normalize(window)
-        heard = self._heard(clip, version, segment, rng)
-        return adapted(self._frontend, heard).normalize(window)
+        spoken = heard.rows[here][heard.speech[here]]
+        return SpeakerNorm(self._frontend, self._known(clip, version, spoken, rng)).normalize(
+            window
+        )
 
     def _version(self, rng: np.random.Generator) -> int:
         n_quiet = self._n_versions - self._n_noisy
@@ -196,24 +242,22 @@ class TrainingWindows:
             return n_quiet + int(rng.integers(self._n_noisy))
         return int(rng.integers(n_quiet)) if n_quiet > 1 else 0
 
-    def _heard(
-        self, clip: int, version: int, segment: np.ndarray, rng: np.random.Generator
-    ) -> Statistics:
+    def _known(
+        self, clip: int, version: int, spoken: np.ndarray, rng: np.random.Generator
+    ) -> Statistics | None:
         speaker, choice = self._speakers[clip], rng.integers(4)
         if choice == 0:
             return self._all[version][speaker]
-        heard = Statistics.of(segment)
-        if choice == 1:
-            return heard
-        others = self._clips_of[speaker]
-        if choice == 2:
-            moods = list(self._moods_of[speaker].values())
-            others = moods[rng.integers(len(moods))]
-        n_others = min(len(others), int(rng.integers(1, MOST_CLIPS + 1)))
-        for other in rng.choice(others, n_others, replace=False):
-            if other != clip:
-                heard = heard.merged(self._clips[other].statistics[version])
-        return heard
+        known = [Statistics.of(spoken)] if len(spoken) else []
+        if choice > 1:
+            others = self._clips_of[speaker]
+            if choice == 2:
+                moods = list(self._moods_of[speaker].values())
+                others = moods[rng.integers(len(moods))]
+            n_others = min(len(others), int(rng.integers(1, MOST_CLIPS + 1)))
+            chosen = rng.choice(others, n_others, replace=False)
+            known += [self._clips[n][version].statistics for n in chosen if n != clip]
+        return functools.reduce(Statistics.merged, known) if known else None
 
 
 def device_windows(
@@ -241,12 +285,12 @@ def device_windows(
     hop = hop_rows(HOP_S, frontend.hop_samples / frontend.sample_rate_hz)
     windows, owners = [np.empty((0, n_rows, frontend.n_features), np.float32)], []
     for number, clip in enumerate(clips):
-        rows, heard = clip.rows[0], 0
+        rows, speech, heard = clip[0].rows, clip[0].speech, 0
         norm = SpeakerNorm(frontend, None if known is None else known[number])
         for start in window_starts(len(rows), n_rows, hop):
             end = start + n_rows
             if known is None:
-                norm.hear(rows[heard:end])
+                norm.hear(rows[heard:end][speech[heard:end]])
                 heard = end
             windows.append(norm.normalize(filled(rows[start:end], n_rows))[None])
             owners.append(number)

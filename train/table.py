@@ -90,7 +90,7 @@ def forest(
         frontend = Card.read(out / fold.name / "card.json").frontend
         path = out / fold.name / "model.keras"
         network = keras.models.load_model(path, custom_objects={"TimNet": TimNet})
-        windows, _ = device_windows(features, features[0].rows[0].shape[0], frontend)
+        windows, _ = device_windows(features, len(features[0][0].rows), frontend)
         embedding = np.concatenate([network.embed(w) for w in np.array_split(windows, 8)])
         taught, asked = list(fold.train), list(fold.test)
         trees = RandomForestClassifier(N_TREES, random_state=0, n_jobs=-1)
