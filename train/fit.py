@@ -23,7 +23,7 @@ from edge.speaker import Statistics
 from train.dataset import Features, TrainingWindows, device_windows, measured
 from train.presets import Config
 
-N_CALIBRATION = 256  # Assumed: windows kept to measure the ranges of an int8 model.
+N_CALIBRATION = 512  # Assumed: windows kept to measure the ranges of an int8 model.
 N_CHECKED = 64  # Assumed: least number of training clips to check a conversion on, nobody held out.
 
 
