@@ -83,6 +83,8 @@ class SpeechGate:
         Whether speech goes on: a chunk of it was heard in the last ``hold_s``.
     level_db : float
         Mean square of the last chunk, in dB of full scale.
+    n_before, n_after : int
+        The padding of `GateSettings` in chunks.
     """
 
     def __init__(
@@ -106,6 +108,8 @@ class SpeechGate:
                     f"{rate_hz} Hz; use --gate energy"
                 )
             self._voice, self._forget = _silero()
+        self.n_before = round(self.settings.before_s / self.chunk_s)
+        self.n_after = round(self.settings.after_s / self.chunk_s)
         self._hold_chunks = max(1, round(self.settings.hold_s / self.chunk_s))
         self._rise_db = self.settings.noise_rise_db_s * self.chunk_s
         self.reset()

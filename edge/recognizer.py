@@ -107,10 +107,7 @@ class Recognizer:
         self.smoother = Smoother(self.smoothing, self.hop_rows * row_s)
         below = self.smoothing.uncertain_below
         self.uncertain_below = card.uncertain_below if below is None else below
-        settings = self.gate.settings
-        self._n_before = round(settings.before_s / self.gate.chunk_s)
-        self._n_after = round(settings.after_s / self.gate.chunk_s)
-        self._longest_samples = round(settings.longest_s * self.rate_hz)
+        self._longest_samples = round(self.gate.settings.longest_s * self.rate_hz)
         self._status_samples = round(status_s * self.rate_hz)
         self.reset()
 
@@ -126,7 +123,7 @@ class Recognizer:
         self._clip = _Mean(len(self.model.card.labels))
         self._pending = np.zeros(0, np.float32)
         self._quiet: list[np.ndarray] = []  # since the last sign of speech in an utterance
-        self._before: deque[np.ndarray] = deque(maxlen=self._n_before)
+        self._before: deque[np.ndarray] = deque(maxlen=self.gate.n_before)
         self._start: int | None = None  # sample at which the utterance began, if one goes on
         self._break()
 
@@ -196,7 +193,7 @@ class Recognizer:
         if self._start is not None:
             # Too short for the gate, which would say what it said last.
             self._quiet.append(tail)
-            events += self._end(1 if len(self._quiet) == 1 else self._n_after)
+            events += self._end(1 if len(self._quiet) == 1 else self.gate.n_after)
         self._break()
         return events
 
@@ -241,7 +238,7 @@ class Recognizer:
         else:
             self._quiet.append(chunk)
             if not self.gate.open:
-                events += self._end(self._n_after)
+                events += self._end(self.gate.n_after)
         if self.n_samples >= self._status_due:
             self._status_due = self.n_samples + self._status_samples
             self._status_due -= (self.n_samples - self._clip_sample) % self._status_samples
@@ -250,7 +247,7 @@ class Recognizer:
 
     def _begin(self, n_heard: int) -> list[Event]:
         """Begin an utterance with what came before the ``n_heard`` samples that revealed it."""
-        before, self._before = self._before, deque(maxlen=self._n_before)
+        before, self._before = self._before, deque(maxlen=self.gate.n_before)
         self._start = self.n_samples - n_heard - sum(len(chunk) for chunk in before)
         self._quiet = []
         self._utterance = _Mean(len(self.model.card.labels))

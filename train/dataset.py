@@ -108,9 +108,8 @@ def utterance(samples: np.ndarray, rate_hz: int) -> tuple[np.ndarray, np.ndarray
     speech = np.array([gate.push(chunk) for chunk in chunks], bool)
     if not speech.any():
         return samples, np.ones(n_chunks + 1, bool)
-    heard, settings = np.flatnonzero(speech), gate.settings
-    first = max(0, heard[0] - round(settings.before_s / gate.chunk_s))
-    end = heard[-1] + 1 + round(settings.after_s / gate.chunk_s)
+    heard = np.flatnonzero(speech)
+    first, end = max(0, heard[0] - gate.n_before), heard[-1] + 1 + gate.n_after
     flags = np.append(speech, False)[first:end]
     return samples[first * CHUNK_SAMPLES : end * CHUNK_SAMPLES], flags
 
@@ -232,9 +231,8 @@ class TrainingWindows:
         if not self._frontend.adapt_s:
             return self._frontend.normalize(window)
         spoken = heard.rows[here][heard.speech[here]]
-        return SpeakerNorm(self._frontend, self._known(clip, version, spoken, rng)).normalize(
-            window
-        )
+        known = self._known(clip, version, spoken, rng)
+        return SpeakerNorm(self._frontend, known).normalize(window)
 
     def _version(self, rng: np.random.Generator) -> int:
         n_quiet = self._n_versions - self._n_noisy
