@@ -8,7 +8,15 @@ from edge.events import Utterance
 from edge.frontend import LOG_MEL, STREAM
 from edge.model import Model
 from edge.recognizer import Recognizer
-from train.dataset import NOISY_SHARE, Heard, TrainingWindows, clip_features, device_windows
+from train import corpora
+from train.dataset import (
+    NOISY_SHARE,
+    Heard,
+    TrainingWindows,
+    clip_features,
+    corpus_features,
+    device_windows,
+)
 
 N_ROWS, N_CLIPS = 8, 400
 FRONTEND = dataclasses.replace(
@@ -75,3 +83,17 @@ def test_a_clip_without_speech_is_heard_whole():
     (heard,) = clip_features(samples, LOG_MEL, 0)
     assert len(heard.rows) == LOG_MEL.n_rows(len(samples))
     assert heard.speech.all()
+
+
+def test_clips_read_beside_each_other_are_those_read_one_by_one(tiny_emodb):
+    corpus = corpora.load("emodb", tiny_emodb)
+    alone, beside = (
+        list(corpus_features(corpus, LOG_MEL, 0, speeds=(1.1,), n_noisy=1, n_jobs=n_jobs))
+        for n_jobs in (1, 2)
+    )
+    assert len(alone) == len(beside) == len(corpus.clips)
+    for one, other in zip(alone, beside, strict=True):
+        assert len(one) == len(other) == 3
+        for heard, again in zip(one, other, strict=True):
+            np.testing.assert_array_equal(heard.rows, again.rows)
+            np.testing.assert_array_equal(heard.speech, again.speech)

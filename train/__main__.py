@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import multiprocessing
 import os
 import shlex
 import sys
@@ -175,8 +174,11 @@ def main(argv: list[str] | None = None) -> int:
 
 if __name__ == "__main__":
     code = main()
-    if code == 130 and not multiprocessing.active_children():
-        # Stopped in the middle of a step, TensorFlow's threads now and then crash the tear-down.
+    from train.fit import trainer
+
+    if code == 130 and trainer.cache_info().currsize:
+        # Stopped in the middle of a step here and not in a worker: TensorFlow's threads now and
+        # then crash the tear-down.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -6,7 +6,9 @@ import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import joblib
 import numpy as np
 
 from edge.audio import read_file
@@ -16,7 +18,6 @@ from edge.recognizer import HOP_S, hop_rows, window_starts
 from edge.speaker import SpeakerNorm, Statistics
 from train.augment import Circumstance, changed, circumstances
 from train.corpora import Corpus
-from train.presets import Config
 
 # Cited: TIM-Net's published input lengths, in samples at 22 050 Hz. Assumed for other corpora.
 PUBLISHED_SAMPLES = {"emodb": 96_000, "savee": 130_000, "iemocap": 310_000}
@@ -129,17 +130,34 @@ def _centred(samples: np.ndarray, n_samples: int) -> np.ndarray:
 
 
 def corpus_features(
-    corpus: Corpus, frontend: Frontend, window_samples: int, config: Config
+    corpus: Corpus,
+    frontend: Frontend,
+    window_samples: int,
+    speeds: tuple[float, ...] = (),
+    n_noisy: int = 0,
+    n_jobs: int = 1,
 ) -> Iterator[Features]:
-    """Yield the features of every clip of ``corpus``, in order."""
-    rate = frontend.sample_rate_hz
+    """Yield the features of every clip of ``corpus``, in order.
+
+    ``speeds`` and ``n_noisy`` are as in `train.presets.Config`; ``n_jobs`` clips are read at a
+    time.
+    """
     others = {
-        speaker: circumstances(speaker, rate, config.speeds, config.n_noisy)
+        speaker: circumstances(speaker, frontend.sample_rate_hz, speeds, n_noisy)
         for speaker in corpus.speakers
     }
-    for number, clip in enumerate(corpus.clips):
-        samples = read_file(clip.path, rate)
-        yield clip_features(samples, frontend, window_samples, others[clip.speaker], number)
+    parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator")
+    yield from parallel(
+        joblib.delayed(_read)(clip.path, frontend, window_samples, others[clip.speaker], number)
+        for number, clip in enumerate(corpus.clips)
+    )
+
+
+def _read(
+    path: Path, frontend: Frontend, window_samples: int, others: list[Circumstance], seed: int
+) -> Features:
+    samples = read_file(path, frontend.sample_rate_hz)
+    return clip_features(samples, frontend, window_samples, others, seed)
 
 
 def measured(frontend: Frontend, clips: list[Features], speakers: list[str]) -> Frontend:

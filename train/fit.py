@@ -6,7 +6,6 @@ import contextlib
 import functools
 import json
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -50,7 +49,6 @@ class Job:
     seed: int
     n_threads: int
     progress: Path
-    parent_pid: int
 
 
 @dataclass(frozen=True)
@@ -277,9 +275,7 @@ def run_fold(job: Job) -> Result:
 
 
 def _settle(job: Job) -> None:
-    """Make this process a quiet worker: its share of threads, and Ctrl-C left to the parent."""
-    if os.getpid() != job.parent_pid and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Make this process a quiet worker with its share of threads."""
     with quiet_native():
         import tensorflow as tf
 

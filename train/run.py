@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import platform
 import shutil
+import signal
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -103,7 +105,11 @@ def run(
     if n_rows < 1:
         raise SerError(f"a window of {settings.window_s:g} s is shorter than one frame")
     config = Config(**settings.model)
-    features = _features(corpus, frontend, window_samples, config, console)
+    # Neither what is known of speakers nor, in a stream, the window changes the rows.
+    hears = dataclasses.replace(frontend, mean=(), scale=(), adapt_s=0.0)
+    cropped = 0 if frontend.streamable else window_samples
+    with _workers():
+        features = _features(corpus, hears, cropped, config.speeds, config.n_noisy, n_jobs, console)
     speakers = [clip.speaker for clip in corpus.clips]
     known = speaker_statistics(features, speakers, 0)
     targets = np.array([corpus.labels.index(clip.label) for clip in corpus.clips])
@@ -125,7 +131,6 @@ def run(
                 seed=settings.seed + folds.index(fold),
                 n_threads=max(1, (os.cpu_count() or 1) // n_jobs),
                 progress=Path(progress),
-                parent_pid=os.getpid(),
             )
             for fold in waiting
         ]
@@ -136,21 +141,25 @@ def run(
                 finished(result.name, numbers)
 
 
+@functools.lru_cache(maxsize=1)  # for the next run in this process, which may hear the same
 def _features(
     corpus: Corpus,
     frontend: Frontend,
     window_samples: int,
-    config: Config,
+    speeds: tuple[float, ...],
+    n_noisy: int,
+    n_jobs: int,
     console: Console,
 ) -> list[Features]:
     with Progress(*Progress.get_default_columns(), console=console, transient=True) as progress:
-        clips = corpus_features(corpus, frontend, window_samples, config)
+        clips = corpus_features(corpus, frontend, window_samples, speeds, n_noisy, n_jobs)
         return list(progress.track(clips, len(corpus.clips), description="reading clips"))
 
 
 def _results(jobs: list[Job], n_jobs: int, dask: str | None) -> Iterator[Result]:
     """Yield results as folds end: processes here, or the workers of a Dask cluster."""
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_workers())
         if dask is not None:
             import distributed
 
@@ -163,6 +172,15 @@ def _results(jobs: list[Job], n_jobs: int, dask: str | None) -> Iterator[Result]
             n_jobs = -1
         parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered", batch_size=1)
         yield from parallel(joblib.delayed(run_fold)(job) for job in jobs)
+
+
+def _workers() -> contextlib.AbstractContextManager[Any]:
+    """Return a context in which this machine's workers leave Ctrl-C to their parent."""
+    arguments = (signal.SIGINT, signal.SIG_IGN)
+    context: contextlib.AbstractContextManager[Any] = joblib.parallel_config(
+        backend="loky", initializer=signal.signal, initargs=arguments
+    )
+    return context
 
 
 def _save(

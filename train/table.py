@@ -33,7 +33,7 @@ from train import run as training
 from train.__main__ import data_folder, default_jobs
 from train.dataset import corpus_features, default_window_s, device_windows
 from train.fit import recall
-from train.presets import PRESETS, Config, multiply_accumulates
+from train.presets import PRESETS, multiply_accumulates
 from train.protocols import Fold
 from train.report import fold_results
 
@@ -73,7 +73,7 @@ def rise(losses: np.ndarray) -> float:
 
 
 def forest(
-    out: Path, folds: list[Fold], corpus: corpora.Corpus, config: Config, window_samples: int
+    out: Path, folds: list[Fold], corpus: corpora.Corpus, window_samples: int
 ) -> dict[str, float]:
     """Return how a random forest does on what the output layers of ``out`` see."""
     from sklearn.ensemble import RandomForestClassifier
@@ -83,7 +83,7 @@ def forest(
 
         from train.model import TimNet
 
-    features = list(corpus_features(corpus, PUBLISHED, window_samples, config))
+    features = list(corpus_features(corpus, PUBLISHED, window_samples))
     labels = np.array([corpus.labels.index(clip.label) for clip in corpus.clips])
     uars, wars = [], []
     for fold in folds:
@@ -137,7 +137,7 @@ def cell(
     histories = [result["history"] for result in results]
     trees = None
     if preset in FORESTS:
-        trees = forest(out, folds, corpus, config, window_samples)
+        trees = forest(out, folds, corpus, window_samples)
     return {
         **spread([r["uar"] for r in results], [r["war"] for r in results]),
         "forest": trees,
