@@ -295,11 +295,11 @@ class Stream(keras.layers.Layer):
             for half, conv in enumerate(block):
                 attention = conv(attention, seed=_fold(seed, 2 * j + half))
             z = z * tf.sigmoid(attention)
-            pooled.append(tf.transpose(tf.concat(pool(z, 2, self.lags), axis=0)[:, :, 0]))
+            pooled.append(tf.transpose(tf.concat(pool(z, self.lags), axis=0)[:, :, 0]))
         return pooled
 
     def deploy(self, z: tf.Tensor, shares: list[np.ndarray] | None) -> list[list[tf.Tensor]]:
-        """Return the same for one window, every statistic by itself, (1, 1, 1, n_filters).
+        """Return the same for one window, every statistic by itself, (n_filters, 1).
 
         ``shares`` are factors for each block's, shape (n_statistics, n_filters).
         """
@@ -312,33 +312,53 @@ class Stream(keras.layers.Layer):
             # at one step instead of vanishing.
             gates = gate if gates is None else gates * gate
             z = entered * gates
-            # Over the frames alone: an average over two axes has a kernel of its own in
-            # tflite-runtime 2.14, and other runtimes answer otherwise (tests.runtimes measures it).
-            found = pool(z, 1, self.lags)
-            if shares is not None:
+            if shares is None:
+                found = pool_deployed(z, z, self.lags)
+            else:
                 # Frames around 0 have a small mean, which int8 keeps only if they are made large
                 # before they are averaged.
-                mean = tf.reduce_mean(z * shares[j][0], axis=1, keepdims=True)
-                rest = zip(found[1:], shares[j][1:], strict=True)
-                found = [mean, *(change * share for change, share in rest)]
+                mean, *changes = pool_deployed(z * shares[j][0], z, self.lags)
+                rest = zip(changes, shares[j][1:], strict=True)
+                found = [mean, *(change * share[:, None] for change, share in rest)]
             pooled.append(found)
         return pooled
 
 
-def pool(z: tf.Tensor, axis: int, lags: tuple[int, ...]) -> list[tf.Tensor]:
-    """Return statistics of ``z`` over the frames, ``axis`` 1 or 2, which keeps one entry.
+def pool(z: tf.Tensor, lags: tuple[int, ...]) -> list[tf.Tensor]:
+    """Return statistics over the frames of ``z`` (channels, clips, frames), one entry each.
 
     The mean; and for each lag the mean distance of a frame from the one so many frames before, or
     as many as there are. (Distances, and not their squares, keep the range that int8 has. Distances
     from the mean would not be 0 where nothing changes: int8 rounds the mean to steps of its own.)
     """
-    found = [tf.reduce_mean(z, axis=axis, keepdims=True)]
-    for lag in (min(lag, z.shape[axis] - 1) for lag in lags):
-        if axis == 1:
-            change = z[:, lag:] - z[:, : z.shape[1] - lag]
-        else:
-            change = z[:, :, lag:] - z[:, :, : z.shape[2] - lag]
-        found.append(tf.reduce_mean(tf.abs(change), axis=axis, keepdims=True))
+    found = [tf.reduce_mean(z, axis=2, keepdims=True)]
+    n_frames = z.shape[2]
+    for lag in (min(lag, n_frames - 1) for lag in lags):
+        change = z[:, :, lag:] - z[:, :, : n_frames - lag]
+        found.append(tf.reduce_mean(tf.abs(change), axis=2, keepdims=True))
+    return found
+
+
+def pool_deployed(averaged: tf.Tensor, z: tf.Tensor, lags: tuple[int, ...]) -> list[tf.Tensor]:
+    """Return `pool` of one window: the mean of ``averaged``, the distances in ``z``.
+
+    Both are (1, frames, 1, channels), a statistic is (channels, 1). All of it is products with
+    constant matrices: in tflite-runtime 2.14 an int8 mean, difference or absolute value of this
+    size takes several times as long.
+    """
+
+    def rows(z: tf.Tensor) -> tf.Tensor:
+        # In this order Core ML, which lays channels first, has nothing to do.
+        return tf.reshape(tf.transpose(z, (0, 3, 1, 2)), (z.shape[3], z.shape[1]))
+
+    n_frames = z.shape[1]
+    found = [tf.matmul(rows(averaged), np.full((n_frames, 1), 1 / n_frames, np.float32))]
+    for lag in (min(lag, n_frames - 1) for lag in lags):
+        n = n_frames - lag
+        change = np.eye(n_frames, n, -lag, np.float32) - np.eye(n_frames, n, 0, np.float32)
+        # Of a change and its opposite, one is above 0.
+        distances = tf.nn.relu(tf.matmul(rows(z), np.hstack([change, -change])))
+        found.append(tf.matmul(distances, np.full((2 * n, 1), 1 / n, np.float32)))
     return found
 
 
@@ -555,7 +575,7 @@ class TimNet(keras.Model):
     def _deploy_head(self, pooled: list[list[list[tf.Tensor]]], shares: list[Any]) -> tf.Tensor:
         if self.config.fusion != "dynamic":
             flat = [
-                [tf.squeeze(tf.concat(block, axis=-1), [1, 2]) for block in blocks]
+                [tf.reshape(tf.concat(block, axis=0), (1, -1)) for block in blocks]
                 for blocks in pooled
             ]
             return self._answer(self.fusion(flat))
@@ -572,7 +592,7 @@ class TimNet(keras.Model):
             axis=0,
         )
         statistics = itertools.chain(*itertools.chain(*pooled))
-        vector = tf.concat(list(statistics), axis=-1)
+        vector = tf.reshape(tf.concat(list(statistics), axis=0), (1, 1, 1, -1))
         answer = tf.nn.conv2d(vector, kernel[None, None], 1, "VALID") + dense.bias
         answer = tf.squeeze(answer, [1, 2])
         return answer if self.hidden is None else self.output_layer(tf.nn.relu(answer))
