@@ -1,6 +1,6 @@
 """From the graph of one window to a Core ML classifier, in float16 and smaller.
 
-coremltools translates the graph; four passes of our own then make it lean. Files are for macOS 13
+coremltools translates the graph; three passes of our own then make it lean. Files are for macOS 13
 and iOS 16 and later, and can be written on any system (`convert.mlprogram` checks them there).
 """
 
@@ -55,9 +55,7 @@ def to_coreml(function: Any, card: Card, *, lean: bool = True, full: bool = Fals
 
         passes = coremltools.PassPipeline.DEFAULT
         if lean:
-            first, *others = _passes()
-            passes.insert_pass(passes.passes.index("common::reduce_transposes"), first)
-            for name in others:
+            for name in _passes():
                 passes.append_pass(name)
         precision = coremltools.precision
         (specs, _) = function.structured_input_signature
@@ -200,10 +198,7 @@ def save(model: MLModel, path: Path) -> None:
 
 @lru_cache
 def _passes() -> tuple[str, ...]:
-    """Register our passes with coremltools once; return their names.
-
-    The first belongs before coremltools takes transposes out, the others at the end.
-    """
+    """Register our passes with coremltools once; return their names. They belong at the end."""
     from coremltools.converters.mil.mil import Builder
     from coremltools.converters.mil.mil.passes.graph_pass import AbstractGraphPass
     from coremltools.converters.mil.mil.passes.helper import block_context_manager
@@ -230,17 +225,13 @@ def _passes() -> tuple[str, ...]:
         Pass.__name__ = name
         register_pass(namespace="ser")(Pass)
 
-    def mean_without_transpose(op: Any) -> Any:
-        """A mean that drops axes of a transposed tensor drops other axes of the tensor itself.
+    def squeeze_without_transpose(op: Any) -> Any:
+        """A squeeze that drops axes of a transposed tensor drops other axes of the tensor itself.
 
-        coremltools takes transposes out wherever the rank stays the same; a mean that drops the
-        axes it runs over is where it stops.
+        coremltools takes transposes out wherever the rank stays the same; a squeeze is where it
+        stops.
         """
-        squeezes = op.op_type == "squeeze"
-        reduces = op.op_type in ("reduce_mean", "reduce_sum", "reduce_max")
-        if not (squeezes or (reduces and not op.keep_dims.val)):
-            return None
-        source = op.x.op
+        source = op.x.op if op.op_type == "squeeze" else None
         if source is None or source.op_type != "transpose":
             return None
         order = [int(axis) for axis in source.perm.val]
@@ -248,44 +239,7 @@ def _passes() -> tuple[str, ...]:
         kept = [axis for axis in order if axis not in axes]
         if kept != sorted(kept):
             return None
-        dropping = getattr(Builder, op.op_type)
-        keep = {} if squeezes else {"keep_dims": False}
-        return dropping(x=source.x, axes=sorted(axes), **keep, before_op=op, name=op.name)
-
-    def slice_as_split(op: Any) -> Any:
-        """A slice that cuts one end off one axis, as a split: transposes can be moved past it."""
-        if op.op_type != "slice_by_index" or op.x.rank != op.outputs[0].rank:
-            return None
-        pairs = zip(op.x.shape, op.outputs[0].shape, strict=True)
-        cut = [axis for axis, (before, after) in enumerate(pairs) if before != after]
-        if len(cut) != 1 or (op.stride is not None and any(op.stride.val != 1)):
-            return None
-        (axis,) = cut
-        masks = {"begin": op.begin_mask, "end": op.end_mask}
-        open_ends = [end for end, mask in masks.items() if mask is not None and mask.val[axis]]
-        left, lost = op.outputs[0].shape[axis], op.x.shape[axis] - op.outputs[0].shape[axis]
-        if "begin" in open_ends or op.begin.val[axis] == 0:
-            return Builder.split(x=op.x, split_sizes=[left, lost], axis=axis, before_op=op)[0]
-        if "end" in open_ends:
-            return Builder.split(x=op.x, split_sizes=[lost, left], axis=axis, before_op=op)[1]
-        return None
-
-    def slice_without_transpose(op: Any) -> Any:
-        """The same for a slice that drops axes."""
-        source = op.x.op if op.op_type == "slice_by_index" else None
-        if source is None or source.op_type != "transpose" or op.squeeze_mask is None:
-            return None
-        order = [int(axis) for axis in source.perm.val]
-        kept = [
-            axis for axis, dropped in zip(order, op.squeeze_mask.val, strict=True) if not dropped
-        ]
-        if kept != sorted(kept):
-            return None
-        names = ("begin", "end", "stride", "begin_mask", "end_mask", "squeeze_mask")
-        given = {name: getattr(op, name) for name in names}
-        place = np.argsort(order)
-        moved = {name: var.val[place] for name, var in given.items() if var is not None}
-        return Builder.slice_by_index(x=source.x, **moved, before_op=op, name=op.name)
+        return Builder.squeeze(x=source.x, axes=sorted(axes), before_op=op, name=op.name)
 
     def conv_that_pads(op: Any) -> Any:
         """A convolution can pad its input itself."""
@@ -309,15 +263,11 @@ def _passes() -> tuple[str, ...]:
         for thing in (op, *op.outputs):
             thing.name = thing.name.replace("StatefulPartitionedCall/", "")
 
-    rewrite("slice_as_split", slice_as_split)
-    rewrite("mean_without_transpose", mean_without_transpose)
-    rewrite("slice_without_transpose", slice_without_transpose)
+    rewrite("squeeze_without_transpose", squeeze_without_transpose)
     rewrite("conv_that_pads", conv_that_pads)
     rewrite("short_names", short_names)
     return (
-        "ser::slice_as_split",
-        "ser::mean_without_transpose",
-        "ser::slice_without_transpose",
+        "ser::squeeze_without_transpose",
         "ser::conv_that_pads",
         "common::dead_code_elimination",
         "common::const_deduplication",
