@@ -121,4 +121,5 @@ def test_it_hears_loses_and_finds_a_real_stream(pulse, clips, tmp_path):
     assert gap["end_s"] - gap["start_s"] > 0.3
     gaps = [e for e in heard if e["event"] == "gap"]  # a null sink may be slow to begin
     lost_s = sum(g["end_s"] - g["start_s"] for g in gaps)
-    assert summary["lost_s"] == pytest.approx(lost_s, abs=1e-4 * len(gaps))  # of rounded times
+    # Two rounded times for a gap, and a rounded sum.
+    assert summary["lost_s"] == pytest.approx(lost_s, abs=1.01e-4 * len(gaps) + 0.5e-4)
