@@ -295,7 +295,7 @@ class Stream(keras.layers.Layer):
             for half, conv in enumerate(block):
                 attention = conv(attention, seed=_fold(seed, 2 * j + half))
             z = z * tf.sigmoid(attention)
-            pooled.append(tf.transpose(tf.concat(pool(z, self.lags), axis=0)[:, :, 0]))
+            pooled.append(tf.transpose(tf.concat(pool(z, self.lags), axis=0)))
         return pooled
 
     def deploy(self, z: tf.Tensor, shares: list[np.ndarray] | None) -> list[list[tf.Tensor]]:
@@ -325,17 +325,17 @@ class Stream(keras.layers.Layer):
 
 
 def pool(z: tf.Tensor, lags: tuple[int, ...]) -> list[tf.Tensor]:
-    """Return statistics over the frames of ``z`` (channels, clips, frames), one entry each.
+    """Return statistics over the frames of ``z`` (channels, clips, frames), (channels, clips) each.
 
     The mean; and for each lag the mean distance of a frame from the one so many frames before, or
     as many as there are. (Distances, and not their squares, keep the range that int8 has. Distances
     from the mean would not be 0 where nothing changes: int8 rounds the mean to steps of its own.)
     """
-    found = [tf.reduce_mean(z, axis=2, keepdims=True)]
+    found = [tf.reduce_mean(z, axis=2)]
     n_frames = z.shape[2]
     for lag in (min(lag, n_frames - 1) for lag in lags):
         change = z[:, :, lag:] - z[:, :, : n_frames - lag]
-        found.append(tf.reduce_mean(tf.abs(change), axis=2, keepdims=True))
+        found.append(tf.reduce_mean(tf.abs(change), axis=2))
     return found
 
 
