@@ -177,6 +177,27 @@ def _forest(found: dict[str, Any] | None) -> str:
     return " / ".join(_percent(trees, "mean")) if trees else "-"
 
 
+def ablation() -> str:
+    """Return what each part of the recipe is worth."""
+    stored = load(RESULTS / "ablation.json")
+    lines = [
+        "| changed | parameters | training UAR | strangers | adapted |",
+        "|---|---|---|---|---|",
+    ]
+    for name, found in stored["variants"].items():
+        adapted = "-" if found["adapted_uar"] is None else f"{found['adapted_uar']:.1f}"
+        lines.append(
+            f"| {name} | {found['n_parameters'] / 1000:.0f} K | {found['train_uar']:.1f} "
+            f"| {found['uar']:.1f} | {adapted} |"
+        )
+    lines += [
+        "",
+        f"`{stored['command']}`: {stored['epochs']} epochs; {stored['hardware']}, "
+        f"{stored['date']}.",
+    ]
+    return "\n".join(lines)
+
+
 def shipped() -> str:
     """Return what the shipped model scores on the two speakers it never heard."""
     parity = load(ROOT / "edge/models/emodb.parity.json")
@@ -406,6 +427,7 @@ TABLES = (
     recognition,
     variants,
     shipped,
+    ablation,
     adaptation,
     calibration,
     living,
