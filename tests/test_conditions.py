@@ -11,7 +11,8 @@ from train.conditions import (
     conditions,
     false_alarms,
     heard_in,
-    known_of,
+    others_of,
+    statistics_of,
     uar,
 )
 
@@ -61,17 +62,22 @@ def test_the_first_seconds_are_the_first_seconds(spoken):
 
 
 def test_what_is_known_of_a_speaker_comes_from_their_other_clips():
-    rows = [np.random.default_rng(n).normal(size=(100, 3)) for n in range(5)]
     who = ("03", "03", "08", "03", "03")
     moods = ("anger", "neutral", "neutral", "fear", "neutral")
     clips = [Spoken(s, m, np.zeros(1, "f4")) for s, m in zip(who, moods, strict=True)]
-    known = known_of(clips, rows, 0, np.inf, 0.02, neutral=False)
-    np.testing.assert_allclose(known.mean, np.mean([rows[1], rows[3], rows[4]], axis=(0, 1)))
-    assert known_of(clips, rows, 1, 1.0, 0.02, neutral=False).n_rows == 50
-    neutral = known_of(clips, rows, 1, 1.0, 0.02, neutral=True)
-    np.testing.assert_allclose(neutral.mean, rows[4][:50].mean(axis=0))
-    assert known_of(clips, rows, 0, 0.0, 0.02, neutral=False) is None
-    assert known_of(clips, rows, 2, 1.0, 0.02, neutral=True) is None
+    assert others_of(clips, 0, neutral=False) == [1, 3, 4]
+    assert others_of(clips, 1, neutral=True) == [4]
+    assert others_of(clips, 2, neutral=False) == []
+
+
+def test_so_much_is_known_of_a_speaker_as_was_asked_for():
+    rows = [np.random.default_rng(n).normal(size=(100, 3)) for n in range(3)]
+    known = statistics_of(rows, np.inf, 0)
+    np.testing.assert_allclose(known.mean, np.mean(rows, axis=(0, 1)))
+    np.testing.assert_allclose(statistics_of(rows[:1], 50.0, 0).mean, rows[0][:50].mean(axis=0))
+    assert statistics_of(rows, 250.0, 0).n_rows == 250
+    assert statistics_of(rows, 0.0, 0) is None
+    assert statistics_of([], 50.0, 0) is None
 
 
 def test_silence_gives_no_report_with_the_gate_and_many_without(model):

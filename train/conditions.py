@@ -194,24 +194,25 @@ def conditions(
     return found
 
 
-def known_of(
-    clips: list[Spoken], rows: list[np.ndarray], clip: int, seconds: float, hop_s: float,
-    neutral: bool,
-) -> Statistics | None:  # fmt: skip
-    """Return statistics of ``seconds`` of the same speaker's other clips, in a random order.
-
-    ``rows`` are the features of each clip's speech, a row every ``hop_s``.
-    """
-    others = [
-        i for i, other in enumerate(clips)
-        if i != clip and other.speaker == clips[clip].speaker
+def others_of(clips: list[Spoken], clip: int, neutral: bool) -> list[int]:
+    """Return which other clips, or which other neutral ones, the same speaker has."""
+    return [
+        number for number, other in enumerate(clips)
+        if number != clip and other.speaker == clips[clip].speaker
         and (not neutral or other.label == "neutral")
     ]  # fmt: skip
-    order = np.random.default_rng(clip).permutation(others)
-    if not seconds or not len(order):
+
+
+def statistics_of(clips: list[np.ndarray], n_rows: float, seed: int) -> Statistics | None:
+    """Return statistics of the first ``n_rows`` of ``clips`` in a random order, None of none.
+
+    A clip is its rows of speech, (n, n_features); ``n_rows`` may be infinite.
+    """
+    if not n_rows or not clips:
         return None
-    heard = np.concatenate([rows[i] for i in order])
-    return Statistics.of(heard if np.isinf(seconds) else heard[: round(seconds / hop_s)])
+    order = np.random.default_rng(seed).permutation(len(clips))
+    rows = np.concatenate([clips[number] for number in order])
+    return Statistics.of(rows[: int(min(n_rows, len(rows)))])
 
 
 def offline(model: Model, clips: list[Spoken]) -> float:
@@ -256,19 +257,19 @@ def study(
         clips = [clip for clip in spoken if clip.speaker in strangers]
         if not clips:
             raise SerError(f"{path}: its card names no held-out speaker of {corpus.name}")
-        tests.append((path, clips, [c for c in spoken if c.speaker not in strangers]))
+        others = [clip for clip in spoken if clip.speaker not in strangers]
+        heard = [clip_features(clip.samples, model.card.frontend, 0)[0] for clip in clips]
+        tests.append((path, clips, others, [one.rows[one.speech] for one in heard]))
 
     def over(name: str, gate: str, known_s: float, neutral: bool) -> list[tuple[Spoken, Answer]]:
         found = []
-        for path, clips, others in tests:
+        for path, clips, others, rows in tests:
             model = Model(path)
-            frontend = model.card.frontend
-            hop_s = frontend.hop_samples / rate_hz
-            heard = [clip_features(c.samples, frontend, 0)[0] for c in clips] if known_s else []
-            rows = [one.rows[one.speech] for one in heard]
+            n_rows = known_s * rate_hz / model.card.frontend.hop_samples
             changed = heard_in(conditions(around, others, rate_hz)[name], clips)
             for number, clip in enumerate(changed):
-                known = known_of(clips, rows, number, known_s, hop_s, neutral)
+                heard = [rows[other] for other in others_of(clips, number, neutral)]
+                known = statistics_of(heard, n_rows, number)
                 found.append((clip, answer(model, gate, clip, known)))
         return found
 
@@ -297,7 +298,7 @@ def study(
     return {
         "n_clips": len(clean),
         "speakers": sorted({clip.speaker for clip, _ in clean}),
-        "offline_uar": round(np.mean([offline(Model(p), clips) for p, clips, _ in tests]), 2),
+        "offline_uar": round(np.mean([offline(Model(p), clips) for p, clips, *_ in tests]), 2),
         "uar": recalls,
         "median_s_to_right_and_stable": round(float(np.median(right)), 2) if right else None,
         "label_changes_per_minute": round(sum(a.changes for _, a in clean) / minutes, 2),
