@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from train.fit import Trainer, loss
-from train.model import BandConv, Conv, TimNet, pool, pool_deployed
+from train.model import BandConv, Conv, TimNet
 from train.presets import FUSIONS, PRESETS, Config, multiply_accumulates
 
 SMALL = Config(n_blocks=3, n_filters=8, batch_size=16)
@@ -100,20 +100,6 @@ def test_what_goes_past_the_stem_arrives_as_it_is():
     np.testing.assert_array_equal(model.stem(x).numpy()[:-8], channels[:-8])
 
 
-def test_pooling_is_the_mean_and_the_mean_change_within_each_lag():
-    z = np.random.default_rng(0).normal(size=(3, 5, 9)).astype("f4")
-    lags = (1, 3, 100)
-    found = np.stack(pool(tf.constant(z), lags))
-    for clip in range(z.shape[1]):
-        frames = z[:, clip].T
-        changes = [np.abs(frames[lag:] - frames[:-lag]).mean(axis=0) for lag in (1, 3, 8)]
-        expected = [frames.mean(axis=0), *changes]
-        np.testing.assert_allclose(found[:, :, clip], expected, atol=1e-6)
-        window = tf.constant(frames[None, :, None])
-        deployed = np.stack(pool_deployed(3 * window, window, lags))[..., 0]
-        np.testing.assert_allclose(deployed, [3 * expected[0], *changes], atol=1e-6)
-
-
 def test_a_bounded_network_keeps_within_its_bounds():
     model = stirred(TimNet(PRESETS["timnet-live"], 40, 66, 7))
     z = tf.constant(1e4 * windows(2, 40, 66))
@@ -124,14 +110,14 @@ def test_a_bounded_network_keeps_within_its_bounds():
     assert gated.max() == 6
 
 
-def test_factors_make_statistics_alike_in_steps_that_int8_keeps():
+def test_factors_make_channels_alike_in_steps_that_int8_keeps():
     model = TimNet(PRESETS["timnet-live"], 40, 66, 7)
-    sizes = np.geomspace(0.1, 1, 3 * 48)
-    pooled = sizes * np.random.default_rng(0).normal(size=(500, 3 * 48))
+    sizes = np.geomspace(0.1, 1, 48)
+    pooled = sizes * np.random.default_rng(0).normal(size=(500, 48))
     shares = model._shares(pooled)
-    steps = 127 * shares / shares.max(axis=1, keepdims=True)
+    steps = 127 * shares / shares.max()
     np.testing.assert_allclose(steps, np.rint(steps), atol=1e-9)
-    alike = (pooled * shares.ravel()).std(axis=0)
+    alike = (pooled * shares).std(axis=0)
     assert alike.max() / alike.min() < 1.5 < sizes.max() / sizes.min()
 
 

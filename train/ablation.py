@@ -24,7 +24,7 @@ from edge.machine import hardware
 from edge.storage import write_json
 from train import corpora, protocols
 from train import run as training
-from train.__main__ import data_folder, default_jobs
+from train.__main__ import KEPT, data_folder, default_jobs
 from train.dataset import STREAM_WINDOW_S
 from train.fit import recall
 from train.presets import PRESETS
@@ -41,7 +41,6 @@ RECIPE = "the recipe"
 Changes = tuple[dict[str, Any], dict[str, Any], float]
 VARIANTS: dict[str, Changes] = {
     RECIPE: ({}, {}, STREAM_WINDOW_S),
-    "mean over time alone": ({"lags": ()}, {}, STREAM_WINDOW_S),
     "the training set's mean and deviation for everybody": ({}, {"adapt_s": 0.0}, STREAM_WINDOW_S),
     "no convolutions before the streams": ({"stem": (), "beside": 0}, {}, STREAM_WINDOW_S),
     "without pitch and voicing": ({"beside": 0}, {"pitch": False}, STREAM_WINDOW_S),
@@ -51,7 +50,6 @@ VARIANTS: dict[str, Changes] = {
     "8 blocks": ({"n_blocks": 8}, {}, STREAM_WINDOW_S),
     "no windows that are not full yet": ({"short": 0.0}, {}, STREAM_WINDOW_S),
     "windows of 2 s": ({}, {}, 2.0),
-    "mean and change within a frame": ({"lags": (1,)}, {}, STREAM_WINDOW_S),
 }
 
 
@@ -122,7 +120,7 @@ def main(argv: list[str] | None = None) -> int:
     add("--out", type=Path, required=True, metavar="FILE", help="JSON file")
     add("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args(argv)
-    return exit_code(lambda: run(args), args.debug)
+    return exit_code(lambda: run(args), args.debug, KEPT)
 
 
 if __name__ == "__main__":

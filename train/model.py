@@ -271,7 +271,6 @@ class Stream(keras.layers.Layer):
 
     def __init__(self, config: Config, reverse: bool) -> None:
         super().__init__()
-        self.lags = config.lags
         relu = tf.nn.relu6 if config.bounded else tf.nn.relu
         self.entry = Conv(config.n_filters, activation=clipped if config.bounded else None)
         self.blocks = [
@@ -287,7 +286,7 @@ class Stream(keras.layers.Layer):
         self.built = True
 
     def call(self, z: tf.Tensor, seed: tf.Tensor | None = None) -> list[tf.Tensor]:
-        """Return each block's output pooled over time, shape (clips, n_pooled)."""
+        """Return the mean of each block's output over time, shape (clips, n_filters)."""
         z = self.entry(z, seed=_fold(seed, 1020))
         pooled = []
         for j, block in enumerate(self.blocks):
@@ -295,13 +294,13 @@ class Stream(keras.layers.Layer):
             for half, conv in enumerate(block):
                 attention = conv(attention, seed=_fold(seed, 2 * j + half))
             z = z * tf.sigmoid(attention)
-            pooled.append(tf.transpose(tf.concat(pool(z, self.lags), axis=0)))
+            pooled.append(tf.transpose(tf.reduce_mean(z, axis=2)))
         return pooled
 
-    def deploy(self, z: tf.Tensor, shares: list[np.ndarray] | None) -> list[list[tf.Tensor]]:
-        """Return the same for one window, every statistic by itself, (n_filters, 1).
+    def deploy(self, z: tf.Tensor, shares: list[np.ndarray] | None) -> list[tf.Tensor]:
+        """Return the same for one window, (n_filters, 1) of each block.
 
-        ``shares`` are factors for each block's, shape (n_statistics, n_filters).
+        ``shares`` are factors for each block's, shape (n_filters,).
         """
         entered = z = self.entry.deploy(z)
         gates, pooled = None, []
@@ -312,54 +311,22 @@ class Stream(keras.layers.Layer):
             # at one step instead of vanishing.
             gates = gate if gates is None else gates * gate
             z = entered * gates
-            if shares is None:
-                found = pool_deployed(z, z, self.lags)
-            else:
-                # Frames around 0 have a small mean, which int8 keeps only if they are made large
-                # before they are averaged.
-                mean, *changes = pool_deployed(z * shares[j][0], z, self.lags)
-                rest = zip(changes, shares[j][1:], strict=True)
-                found = [mean, *(change * share[:, None] for change, share in rest)]
-            pooled.append(found)
+            # Frames around 0 have a small mean, which int8 keeps only if they are made large
+            # before they are averaged.
+            pooled.append(mean_deployed(z if shares is None else z * shares[j]))
         return pooled
 
 
-def pool(z: tf.Tensor, lags: tuple[int, ...]) -> list[tf.Tensor]:
-    """Return statistics over the frames of ``z`` (channels, clips, frames), (channels, clips) each.
+def mean_deployed(z: tf.Tensor) -> tf.Tensor:
+    """Return the mean over the frames of one window ``z`` (1, frames, 1, channels), (channels, 1).
 
-    The mean; and for each lag the mean distance of a frame from the one so many frames before, or
-    as many as there are. (Distances, and not their squares, keep the range that int8 has. Distances
-    from the mean would not be 0 where nothing changes: int8 rounds the mean to steps of its own.)
+    A product with a constant matrix: in tflite-runtime 2.14 an int8 mean of this size takes several
+    times as long.
     """
-    found = [tf.reduce_mean(z, axis=2)]
-    n_frames = z.shape[2]
-    for lag in (min(lag, n_frames - 1) for lag in lags):
-        change = z[:, :, lag:] - z[:, :, : n_frames - lag]
-        found.append(tf.reduce_mean(tf.abs(change), axis=2))
-    return found
-
-
-def pool_deployed(averaged: tf.Tensor, z: tf.Tensor, lags: tuple[int, ...]) -> list[tf.Tensor]:
-    """Return `pool` of one window: the mean of ``averaged``, the distances in ``z``.
-
-    Both are (1, frames, 1, channels), a statistic is (channels, 1). All of it is products with
-    constant matrices: in tflite-runtime 2.14 an int8 mean, difference or absolute value of this
-    size takes several times as long.
-    """
-
-    def rows(z: tf.Tensor) -> tf.Tensor:
-        # In this order Core ML, which lays channels first, has nothing to do.
-        return tf.reshape(tf.transpose(z, (0, 3, 1, 2)), (z.shape[3], z.shape[1]))
-
     n_frames = z.shape[1]
-    found = [tf.matmul(rows(averaged), np.full((n_frames, 1), 1 / n_frames, np.float32))]
-    for lag in (min(lag, n_frames - 1) for lag in lags):
-        n = n_frames - lag
-        change = np.eye(n_frames, n, -lag, np.float32) - np.eye(n_frames, n, 0, np.float32)
-        # Of a change and its opposite, one is above 0.
-        distances = tf.nn.relu(tf.matmul(rows(z), np.hstack([change, -change])))
-        found.append(tf.matmul(distances, np.full((2 * n, 1), 1 / n, np.float32)))
-    return found
+    # In this order Core ML, which lays channels first, has nothing to do.
+    rows = tf.reshape(tf.transpose(z, (0, 3, 1, 2)), (-1, n_frames))
+    return tf.matmul(rows, np.full((n_frames, 1), 1 / n_frames, np.float32))
 
 
 def _fold(seed: tf.Tensor | None, number: int) -> tf.Tensor | None:
@@ -463,7 +430,7 @@ class TimNet(keras.Model):
             width = self.stem.n_channels
         for stream in self.streams:
             stream.build(width)
-        width = self.config.n_pooled
+        width = self.config.n_filters
         self.fusion.build(self.config.n_blocks, width)
         if self.hidden is not None:
             self.hidden.build((None, width))
@@ -507,11 +474,11 @@ class TimNet(keras.Model):
         return self._answer(vector)
 
     def embed(self, windows: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
-        """Return the fused vector (clips, n_pooled) that the output layers see."""
+        """Return the fused vector (clips, n_filters) that the output layers see."""
         return self.fusion(self.pooled(windows, seed))
 
     def pooled(self, windows: tf.Tensor, seed: tf.Tensor | None = None) -> list[list[tf.Tensor]]:
-        """Return what each block of each stream leaves, shape (clips, n_pooled) each."""
+        """Return what each block of each stream leaves, shape (clips, n_filters) each."""
         windows = tf.convert_to_tensor(windows)
         z = tf.transpose(windows, (2, 0, 1)) if self.stem is None else self.stem(windows, seed)
         if seed is not None:
@@ -557,27 +524,22 @@ class TimNet(keras.Model):
         return tf.function(one_window, autograph=False).get_concrete_function(shape)
 
     def _shares(self, pooled: tf.Tensor) -> np.ndarray:
-        """Return factors, shape (n_statistics, n_filters), that make ``pooled`` equally large.
+        """Return factors, (n_filters,), that make ``pooled`` (clips, n_filters) equally large.
 
-        ``pooled`` (clips, n_pooled) are a block's statistics. Large is what lies between the peak,
-        which would leave a larger one no room, and the root mean square, which would leave a steady
-        one coarse steps.
+        Large is what lies between the peak, which would leave a larger one no room, and the root
+        mean square, which would leave a steady one coarse steps.
         """
-        values = np.reshape(pooled, (len(pooled), -1, self.config.n_filters))
+        values = np.asarray(pooled)
         sizes = np.sqrt(np.abs(values).max(axis=0) * np.sqrt(np.mean(values**2, axis=0)))
         # Assumed: what is smaller than that carries little.
-        sizes = np.maximum(sizes, np.maximum(sizes.max(axis=1, keepdims=True) / 32, 1e-6))
-        # int8 keeps the factors of a statistic in 127 steps; so that it keeps them exactly, they
-        # are whole steps.
-        step = (1 / sizes).max(axis=1, keepdims=True) / 127
+        sizes = np.maximum(sizes, max(sizes.max() / 32, 1e-6))
+        # int8 keeps the factors in 127 steps; so that it keeps them exactly, they are whole steps.
+        step = (1 / sizes).max() / 127
         return np.rint(1 / sizes / step) * step
 
-    def _deploy_head(self, pooled: list[list[list[tf.Tensor]]], shares: list[Any]) -> tf.Tensor:
+    def _deploy_head(self, pooled: list[list[tf.Tensor]], shares: list[Any]) -> tf.Tensor:
         if self.config.fusion != "dynamic":
-            flat = [
-                [tf.reshape(tf.concat(block, axis=0), (1, -1)) for block in blocks]
-                for blocks in pooled
-            ]
+            flat = [[tf.reshape(block, (1, -1)) for block in blocks] for blocks in pooled]
             return self._answer(self.fusion(flat))
         # The weighted sum and the layer after it are one matrix product over all blocks' outputs;
         # in int8 that saves rounding the sum. All of them share one scale there, which is why they
@@ -586,13 +548,13 @@ class TimNet(keras.Model):
         weights = tf.unstack(tf.convert_to_tensor(self.fusion.weight)) * len(pooled)
         kernel = tf.concat(
             [
-                weight * dense.kernel / share.reshape(-1, 1)
+                weight * dense.kernel / share[:, None]
                 for weight, share in zip(weights, itertools.chain(*shares), strict=True)
             ],
             axis=0,
         )
-        statistics = itertools.chain(*itertools.chain(*pooled))
-        vector = tf.reshape(tf.concat(list(statistics), axis=0), (1, 1, 1, -1))
+        blocks = list(itertools.chain(*pooled))
+        vector = tf.reshape(tf.concat(blocks, axis=0), (1, 1, 1, -1))
         answer = tf.nn.conv2d(vector, kernel[None, None], 1, "VALID") + dense.bias
         answer = tf.squeeze(answer, [1, 2])
         return answer if self.hidden is None else self.output_layer(tf.nn.relu(answer))

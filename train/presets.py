@@ -31,9 +31,6 @@ class Config:
         Whether nothing exceeds 6, so that int8 keeps it in fine steps (ReLU6: Sandler et al., CVPR
         2018); the streams' entry, in the paper a product alone, is then normalised and clipped to
         -3 to 3.
-    lags : tuple of int
-        What is kept of a block's output over time besides its mean: how much it changes within so
-        many frames; see `train.model.pool`.
     head_dropout : float
         Rate of the dropout on the fused vector.
     input_dropout : float
@@ -74,7 +71,6 @@ class Config:
     stem: tuple[tuple[int, int, int, int, int], ...] = ()
     beside: int = 0
     bounded: bool = False
-    lags: tuple[int, ...] = ()
     head_dropout: float = 0.0
     input_dropout: float = 0.0
     dropout: float = 0.1
@@ -100,7 +96,6 @@ class Config:
         # A card holds lists.
         object.__setattr__(self, "stem", tuple(tuple(conv) for conv in self.stem))
         object.__setattr__(self, "speeds", tuple(self.speeds))
-        object.__setattr__(self, "lags", tuple(self.lags))
         if any(len(conv) != 5 or min(conv) < 1 for conv in self.stem):
             raise ValueError(
                 "model: stem must hold (filters, taps in time and frequency, strides in time and "
@@ -121,17 +116,10 @@ class Config:
                 raise ValueError(f"model: {name} must be in [0, 1), not {getattr(self, name)}")
         if self.fusion not in FUSIONS:
             raise ValueError(f"model: fusion must be one of {FUSIONS}, not {self.fusion!r}")
-        if any(lag < 1 for lag in self.lags):
-            raise ValueError(f"model: lags must be 1 or more frames each, not {self.lags}")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"model: schedule must be one of {SCHEDULES}, not {self.schedule!r}")
         if any(not 0.5 <= speed <= 2 for speed in self.speeds):
             raise ValueError(f"model: speeds must be in [0.5, 2], not {self.speeds}")
-
-    @property
-    def n_pooled(self) -> int:
-        """Length of the fused vector."""
-        return self.n_filters * (1 + len(self.lags))
 
     @property
     def stride(self) -> int:
@@ -161,7 +149,7 @@ def multiply_accumulates(config: Config, n_rows: int, n_features: int, n_labels:
     total += n_streams * n_frames * stream
     # Behind the dynamic fusion, the first layer sees all blocks of all streams at once.
     n_vectors = n_streams * config.n_blocks if config.fusion == "dynamic" else 1
-    head = [n_vectors * config.n_pooled, *([config.n_hidden] if config.n_hidden else []), n_labels]
+    head = [n_vectors * config.n_filters, *([config.n_hidden] if config.n_hidden else []), n_labels]
     return total + sum(a * b for a, b in itertools.pairwise(head))
 
 
@@ -185,7 +173,6 @@ PRESETS: dict[str, Config] = {
         bounded=True,
         n_filters=48,
         n_blocks=4,
-        lags=(1, 8),
         head_dropout=0.3,
         weight_decay=0.2,
         learning_rate=8e-3,
