@@ -163,15 +163,15 @@ def _read(
 def measured(frontend: Frontend, clips: list[Features], speakers: list[str]) -> Frontend:
     """Return the front end with the mean and scale of the training clips, as they are.
 
-    The scale of an adaptive front end is the deviation within a speaker: what the speakers' means
-    add to it is what adaptation takes away.
+    Those of an adaptive front end are of speech alone, and the scale is the deviation within a
+    speaker: what the speakers' means add to it is what adaptation takes away.
     """
-    frontend = frontend.with_normalization(np.concatenate([clip[0].rows for clip in clips]))
     if not frontend.adapt_s:
-        return frontend
-    variances = [own.variance for own in speaker_statistics(clips, speakers, 0).values()]
-    scale = np.sqrt(np.mean(variances, axis=0))
-    return dataclasses.replace(frontend, scale=tuple(scale.tolist()))
+        return frontend.with_normalization(np.concatenate([clip[0].rows for clip in clips]))
+    own = speaker_statistics(clips, speakers, 0).values()
+    mean = functools.reduce(Statistics.merged, own).mean
+    scale = np.sqrt(np.mean([one.variance for one in own], axis=0))
+    return dataclasses.replace(frontend, mean=tuple(mean.tolist()), scale=tuple(scale.tolist()))
 
 
 def speaker_statistics(
