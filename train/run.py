@@ -28,6 +28,7 @@ from typing import Any
 
 import joblib
 import numpy as np
+from joblib.externals.loky import get_reusable_executor
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -110,6 +111,9 @@ def run(
     cropped = 0 if frontend.streamable else window_samples
     with _workers():
         features = _features(corpus, hears, cropped, config.speeds, config.n_noisy, n_jobs, console)
+    # A worker that has read clips takes TensorFlow's memory for a leak: after its first fold it
+    # would make way for a new one, which compiles the network again.
+    get_reusable_executor().shutdown()
     speakers = [clip.speaker for clip in corpus.clips]
     known = speaker_statistics(features, speakers, 0)
     targets = np.array([corpus.labels.index(clip.label) for clip in corpus.clips])
