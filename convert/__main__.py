@@ -167,11 +167,7 @@ def main(argv: list[str] | None = None) -> int:
     args.precision = args.precision or known
     if wrong := set(args.precision) - set(known):
         parser.error(f"--to {args.to} has no {', '.join(sorted(wrong))}; it has {', '.join(known)}")
-    try:
-        return exit_code(lambda: run(args), args.debug)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
+    return exit_code(lambda: run(args), args.debug)
 
 
 if __name__ == "__main__":

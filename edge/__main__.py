@@ -238,10 +238,7 @@ def run(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] in COMMANDS:
-        try:
-            return int(importlib.import_module(f"edge.{argv[0]}").main(argv[1:]))
-        except KeyboardInterrupt:
-            return 130  # as a shell reports what Ctrl-C has ended
+        return int(importlib.import_module(f"edge.{argv[0]}").main(argv[1:]))
     parser = build_parser()
     args = parser.parse_args(argv)
     if args.files.count("-") > 1:

@@ -191,8 +191,4 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("expected a name")
     if not args.seconds >= LEAST_S:
         parser.error(f"--seconds must be at least {LEAST_S:g}")
-    try:
-        return exit_code(lambda: run(args), args.debug)
-    except KeyboardInterrupt:
-        print("stopped; nothing was stored", file=sys.stderr)
-        return 130
+    return exit_code(lambda: run(args), args.debug, "stopped; nothing was stored")

@@ -25,17 +25,21 @@ class ModelError(SerError):
     """A model or card that is missing, damaged or does not fit the other."""
 
 
-def exit_code(command: Callable[[], None], debug: bool) -> int:
-    """Run a command line's work; return 0, or 1 after one line about a known error.
+def exit_code(command: Callable[[], None], debug: bool, stopped: str = "stopped") -> int:
+    """Run a command line's work; return 0, or 1 after one line about what the world did wrong.
 
-    With ``debug`` the error is raised instead. SIGTERM, with which services and workers are
-    stopped, ends the work like Ctrl-C: with a KeyboardInterrupt.
+    With ``debug`` the error is raised instead. Ctrl-C, and SIGTERM, with which services and workers
+    are stopped, end the work with a KeyboardInterrupt: the line is then ``stopped``, and the code
+    130, as a shell reports it.
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         command()
-    except SerError as error:
+    except KeyboardInterrupt:
+        print(stopped, file=sys.stderr)
+        return 130
+    except (SerError, OSError) as error:
         if debug:
             raise
         print(f"error: {error}", file=sys.stderr)

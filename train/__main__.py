@@ -15,6 +15,7 @@ from edge.errors import SerError, exit_code
 from edge.frontend import LOG_MEL, PUBLISHED, STREAM
 from edge.quiet import quiet_native
 
+KEPT = "stopped; folds that had ended are kept, the same command goes on"
 FRONTENDS = {"logmel": LOG_MEL, "stream": STREAM, "published": PUBLISHED}
 
 
@@ -165,11 +166,7 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # workers inherit it
     arguments = sys.argv[1:] if argv is None else argv
     args = build_parser().parse_args(arguments)
-    try:
-        return exit_code(lambda: run(args, portable(arguments)), args.debug)
-    except KeyboardInterrupt:
-        print("stopped; folds that had ended are kept, the same command goes on", file=sys.stderr)
-        return 130
+    return exit_code(lambda: run(args, portable(arguments)), args.debug, KEPT)
 
 
 if __name__ == "__main__":

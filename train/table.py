@@ -30,7 +30,7 @@ from edge.quiet import quiet_native
 from edge.storage import write_json, write_with
 from train import corpora, protocols
 from train import run as training
-from train.__main__ import data_folder, default_jobs
+from train.__main__ import KEPT, data_folder, default_jobs
 from train.dataset import corpus_features, default_window_s, device_windows
 from train.fit import recall
 from train.presets import PRESETS, multiply_accumulates
@@ -224,7 +224,7 @@ def main(argv: list[str] | None = None) -> int:
     add("--out", type=Path, required=True, metavar="FILE", help="JSON file; goes on with one")
     add("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args(argv)
-    return exit_code(lambda: run(args), args.debug)
+    return exit_code(lambda: run(args), args.debug, KEPT)
 
 
 if __name__ == "__main__":
