@@ -37,6 +37,9 @@ PRECISIONS = ("half", "linear8", "palette6", "palette4")
 # Assumed: below so many entries a smaller weight is not worth its error.
 _MIN_ENTRIES = 512
 
+# Operators that change where values lie and not what they are.
+_LAYOUTS = ("cast", "expand_dims", "gather", "reshape", "slice_by_index", "squeeze", "transpose")
+
 
 def to_coreml(function: Any, card: Card, *, lean: bool = True, full: bool = False) -> MLModel:
     """Return a classifier in float16 (``full``: float32) that names the likeliest label.
@@ -120,11 +123,11 @@ def compress(model: MLModel, precision: str, inputs: Inputs | None = None) -> ML
     n_bits = {"palette6": 6, "palette4": 4}[precision]
     if inputs is None:
         raise ValueError(f"{precision} needs the inputs of the layers")
-    ends, layers = _first_layers(model), {}
+    # What sees the input, and what answers: everything else depends on the one, and nothing makes
+    # up for the other.
+    ends, layers = {*_first_layers(model), list(inputs.moments)[-1]}, {}
     for name, moment in inputs.moments.items():
-        # What sees the input, and what answers: everything else depends on the one, and nothing
-        # makes up for the other.
-        bits = 6 if name in ends or name in inputs.linear else n_bits
+        bits = 6 if name in ends else n_bits
 
         def rounded(
             weight: np.ndarray, moment: np.ndarray = moment, bits: int = bits
@@ -144,7 +147,7 @@ def _first_layers(model: MLModel) -> list[str]:
     main = model._mil_program.functions["main"]
     seen, names = set(main.inputs.values()), []
     for op in main.operations:
-        if op.op_type in ("cast", "reshape", "transpose", "gather") and op.x in seen:
+        if op.op_type in _LAYOUTS and op.x in seen:
             seen.update(op.outputs)
         elif op.op_type == "conv" and op.x in seen:
             names.append(op.name)

@@ -18,7 +18,7 @@ _DAMPING = 0.01
 
 
 class Inputs:
-    """Second moments of what every convolution and linear layer of a program is given.
+    """Second moments of what every convolution and linear layer of a program is given, in order.
 
     Parameters
     ----------
@@ -29,7 +29,6 @@ class Inputs:
 
     def __init__(self, program: MLProgram, windows: np.ndarray) -> None:
         self.moments: dict[str, np.ndarray] = {}
-        self.linear: set[str] = set()
         (name,) = program.inputs
         for window in windows:
             program.predict(self._see, **{name: window[None]})
@@ -39,7 +38,6 @@ class Inputs:
             columns = unfolded(**arguments)
         elif kind == "linear":
             columns = arguments["x"]
-            self.linear.add(output)
         else:
             return
         moment = columns.T.astype(np.float64) @ columns

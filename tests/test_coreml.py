@@ -319,6 +319,26 @@ def test_smaller_weights_are_read_as_they_are_stored(program, tmp_path, precisio
     assert 0 < difference < limit
 
 
+@pytest.mark.parametrize("preset", ["timnet", "timnet-live", "timnet-all"])
+def test_the_first_and_the_last_layer_keep_more_values_than_the_others(saved_models, preset):
+    card = tiny_card()
+    model = coreml.to_coreml(classifier(saved_models(preset), card), card)
+    windows = rng.normal(size=(2, card.n_rows, card.frontend.n_features)).astype("f4")
+    small = coreml.compress(model, "palette4", coreml.inputs_of(model, windows))
+    sizes = []
+    for op in small._mil_program.functions["main"].operations:
+        if op.op_type in ("conv", "linear"):
+            packed = op.weight.op
+            is_palette = packed.op_type == "constexpr_lut_to_dense"
+            sizes.append(np.size(packed.lut.val if is_palette else op.weight.val))
+    # Where there is no stem, every stream sees the input.
+    n_first = {"timnet": 2, "timnet-live": 1, "timnet-all": 3}[preset]
+    ends = sizes[-1:] + sorted(sizes[:-1])[-n_first:]
+    assert set(sizes) - set(ends) == {16}
+    assert len(sizes) - len(ends) == sizes.count(16)
+    assert min(ends) >= 64
+
+
 def test_a_palette_changes_a_layer_s_answers_less_than_rounding_to_it():
     draw = np.random.default_rng(5)
     # Inputs that go together, as neighbouring channels do.
