@@ -1,4 +1,4 @@
-"""Corpora of emotional speech as lists of clips: path, label, speaker, text.
+"""Corpora of emotional speech as lists of clips: path, label, speaker.
 
 Each loader knows one documented layout and is strict about it: a wrong folder, a file name that
 does not follow the corpus's scheme or a class without a clip is an error that names it.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -37,14 +38,11 @@ class Clip:
         The emotion, one of the corpus's labels.
     speaker : str
         Whose voice it is; "" if nobody knows.
-    text : str
-        The corpus's code of what is said; "" if nobody knows.
     """
 
     path: Path
     label: str
     speaker: str
-    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ def load(name: str, root: Path) -> Corpus:
     """Read the corpus ``name`` (a key of `LOADERS`) from the folder (or CSV file) ``root``."""
     if name not in LOADERS:
         raise CorpusError(f"unknown corpus {name!r}: expected one of {', '.join(LOADERS)}")
-    if not root.exists():
+    if not (root.exists() if name == "csv" else root.is_dir()):
         raise CorpusError(f"{root}: no such folder; expected {name} there, {LAYOUTS[name]}")
     labels, licence, clips = LOADERS[name](root)
     for label in labels:
@@ -112,10 +110,10 @@ def _emodb(root: Path) -> _Loaded:
     )
     folder = root / "wav" if (root / "wav").is_dir() else root
     clips = [
-        Clip(path, emotions[m["emotion"]], m["speaker"], m["text"])
+        Clip(path, emotions[m["emotion"]], m["speaker"])
         for path, m in _matched(
             _audio_files(folder, "emodb"),
-            r"(?P<speaker>\d\d)(?P<text>[ab]\d\d)(?P<emotion>[WLEAFNT])[a-z]",
+            r"(?P<speaker>\d\d)[ab]\d\d(?P<emotion>[WLEAFNT])[a-z]",
             "03a01Fa.wav",
         )
     ]
@@ -132,12 +130,12 @@ def _savee(root: Path) -> _Loaded:
     else:
         files = list(_audio_files(official, "savee"))
     clips = []
-    scheme = r"(?:(?P<speaker>DC|JE|JK|KL)_)?(?P<text>(?P<emotion>sa|su|[adfhn])\d\d)"
+    scheme = r"(?:(?P<speaker>DC|JE|JK|KL)_)?(?P<emotion>sa|su|[adfhn])\d\d"
     for path, m in _matched(files, scheme, "DC/a01.wav or DC_a01.flac"):
         speaker = m["speaker"] or path.parent.name
         if speaker not in ("DC", "JE", "JK", "KL"):
             raise CorpusError(f"{path}: unknown speaker {speaker!r}; expected DC, JE, JK or KL")
-        clips.append(Clip(path, emotions[m["emotion"]], speaker, m["text"]))
+        clips.append(Clip(path, emotions[m["emotion"]], speaker))
     licence = (
         "SAVEE (Haq and Jackson, 2009): research only, by registration; weights not for sharing"
     )
@@ -150,10 +148,10 @@ def _ravdess(root: Path) -> _Loaded:
         "05": "anger", "06": "fear", "07": "disgust", "08": "surprise",
     }  # fmt: skip
     clips = [
-        Clip(path, emotions[m["emotion"]], m["actor"], m["statement"])
+        Clip(path, emotions[m["emotion"]], m["actor"])
         for path, m in _matched(
             _audio_files(root, "ravdess", "Actor_*/*"),
-            r"03-01-(?P<emotion>0[1-8])-0[12]-(?P<statement>0[12])-0[12]-(?P<actor>\d\d)",
+            r"03-01-(?P<emotion>0[1-8])-0[12]-0[12]-0[12]-(?P<actor>\d\d)",
             "03-01-05-01-02-01-12.wav (audio only, speech)",
         )
     ]
@@ -166,10 +164,10 @@ def _cremad(root: Path) -> _Loaded:
     )
     folder = root / "AudioWAV" if (root / "AudioWAV").is_dir() else root
     clips = [
-        Clip(path, emotions[m["emotion"]], m["speaker"], m["text"])
+        Clip(path, emotions[m["emotion"]], m["speaker"])
         for path, m in _matched(
             _audio_files(folder, "cremad"),
-            r"(?P<speaker>\d{4})_(?P<text>[A-Z]{3})_(?P<emotion>ANG|DIS|FEA|HAP|NEU|SAD)_(LO|MD|HI|XX|X)",
+            r"(?P<speaker>\d{4})_[A-Z]{3}_(?P<emotion>ANG|DIS|FEA|HAP|NEU|SAD)_(LO|MD|HI|XX|X)",
             "1001_DFA_ANG_XX.wav",
         )
     ]
@@ -205,7 +203,7 @@ def _iemocap(root: Path) -> _Loaded:
                 raise CorpusError(f"{path}: missing, but {evaluation.name} names it")
             # "Ses01F_..." names the one who wears the markers; both speak in every dialog.
             speaker = f"{m['turn'][:5]}{m['speaker']}"
-            clips.append(Clip(path, _IEMOCAP[m["emotion"]], speaker, m["dialog"]))
+            clips.append(Clip(path, _IEMOCAP[m["emotion"]], speaker))
     labels = tuple(dict.fromkeys(_IEMOCAP.values()))
     return labels, "IEMOCAP (Busso et al., 2008): research only, by agreement", clips
 
@@ -230,19 +228,22 @@ def _table(path: Path) -> _Loaded:
     """Read a CSV file with the columns path, label and speaker; paths are relative to it."""
     if not path.is_file():
         raise CorpusError(f"{path}: expected a file, {LAYOUTS['csv']}")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        if missing := {"path", "label", "speaker"} - set(reader.fieldnames or ()):
-            raise CorpusError(f"{path}: no column {', '.join(sorted(missing))}; {LAYOUTS['csv']}")
-        clips = []
-        for row in reader:
-            values = [(row[name] or "").strip() for name in ("path", "label", "speaker")]
-            clip = Clip(path.parent / values[0], values[1], values[2])
-            if not values[0] or not clip.label:
-                raise CorpusError(f"{path}, line {reader.line_num}: path or label is empty")
-            if not clip.path.is_file():
-                raise CorpusError(f"{path}, line {reader.line_num}: no such file {clip.path}")
-            clips.append(clip)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{path}: expected UTF-8 ({error}); save it so") from error
+    reader = csv.DictReader(io.StringIO(text))
+    if missing := {"path", "label", "speaker"} - set(reader.fieldnames or ()):
+        raise CorpusError(f"{path}: no column {', '.join(sorted(missing))}; {LAYOUTS['csv']}")
+    clips = []
+    for row in reader:
+        values = [(row[name] or "").strip() for name in ("path", "label", "speaker")]
+        clip = Clip(path.parent / values[0], values[1], values[2])
+        if not values[0] or not clip.label:
+            raise CorpusError(f"{path}, line {reader.line_num}: path or label is empty")
+        if not clip.path.is_file():
+            raise CorpusError(f"{path}, line {reader.line_num}: no such file {clip.path}")
+        clips.append(clip)
     labels = tuple(sorted({clip.label for clip in clips}))
     if len(labels) < 2:
         raise CorpusError(f"{path}: expected clips of two or more labels, found {len(labels)}")
@@ -273,9 +274,11 @@ def check_readable(corpus: Corpus) -> None:
     """Open every clip's header; CorpusError names the first one that cannot be read."""
     for clip in corpus.clips:
         try:
-            soundfile.info(str(clip.path))
+            n_samples = soundfile.info(str(clip.path)).frames
         except (soundfile.LibsndfileError, OSError) as error:
             raise CorpusError(f"{clip.path}: cannot be read as audio ({error})") from error
+        if not n_samples:
+            raise CorpusError(f"{clip.path}: holds no sample; take it out of {corpus.name}")
 
 
 def without(corpus: Corpus, speakers: tuple[str, ...]) -> Corpus:
