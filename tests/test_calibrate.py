@@ -1,6 +1,10 @@
 import numpy as np
 import pytest
 
+from edge.card import Card
+from edge.errors import SerError
+from edge.frontend import LOG_MEL
+from edge.storage import write_json
 from train.calibrate import (
     Answers,
     calibration_error,
@@ -9,6 +13,7 @@ from train.calibrate import (
     reliability,
     threshold,
 )
+from train.calibrate import run as calibrate
 
 
 def drawn(n=4000, sharpness=1.0, seed=0):
@@ -45,3 +50,24 @@ def test_the_surest_answers_come_first():
     assert [round(p["coverage"], 2) for p in curve] == [0.25, 0.5, 0.75, 1.0]
     assert [round(p["right"], 2) for p in curve] == [1.0, 1.0, 0.67, 0.5]
     assert threshold(curve) == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize(
+    ("left_out", "corpus", "text"),
+    [
+        (["03"], "emodb", "they differ in 08"),
+        (["03", "08", "11"], "emodb", "they differ in 11"),
+        (["03", "08"], "savee", "differ in corpus"),
+    ],
+)
+def test_the_runs_must_be_of_the_same_speakers(tmp_path, left_out, corpus, text):
+    settings = {"model": {}, "frontend": {}, "window_s": 3.0, "epochs": 1}
+    for speaker in left_out:
+        write_json(tmp_path / "loso" / f"speaker-{speaker}" / "result.json", {})
+    write_json(tmp_path / "loso" / "settings.json", {"corpus": corpus, **settings})
+    write_json(tmp_path / "shipped" / "settings.json", {"corpus": "emodb", **settings})
+    write_json(tmp_path / "shipped" / "model" / "result.json", {})
+    card = Card("x", ("a", "b"), LOG_MEL, 10, provenance={"speakers": ["03", "08"]})
+    card.write(tmp_path / "shipped" / "model" / "card.json")
+    with pytest.raises(SerError, match=text):
+        calibrate(tmp_path / "loso", tmp_path / "shipped")

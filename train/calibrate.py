@@ -174,15 +174,15 @@ def run(loso_run: Path, model_run: Path) -> None:
             f"{model_run}"
         )
     settings = [json.loads((r / "settings.json").read_text()) for r in (loso_run, model_run)]
-    for key in ("model", "frontend", "window_s", "epochs"):
+    for key in ("corpus", "model", "frontend", "window_s", "epochs"):
         if settings[0][key] != settings[1][key]:
             raise SerError(f"{loso_run} and {model_run} differ in {key}; train both alike")
     card = Card.read(model / "card.json")
     speakers = {fold.name.removeprefix("speaker-") for fold in folds}
-    if strangers := speakers - set(card.provenance["speakers"]):
+    if wrong := speakers ^ set(card.provenance["speakers"]):
         raise SerError(
-            f"{model_run} was not trained on {', '.join(sorted(strangers))}; calibrate on its own "
-            "speakers: python -m train --protocol loso --without THE_OTHERS"
+            f"expected in {loso_run} each speaker of {model_run} and nobody else; they differ in "
+            f"{', '.join(sorted(wrong))}; run: python -m train --protocol loso --without THE_OTHERS"
         )
     found = answers(folds)
     temperature = fit_temperature(found)
