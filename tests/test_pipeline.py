@@ -1,5 +1,6 @@
 """From recordings to a live recognizer on a made-up corpus: train, resume, convert, stream."""
 
+import dataclasses
 import json
 import os
 import platform
@@ -13,12 +14,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from rich.console import Console
 
 from convert import parity
 from convert.__main__ import main as convert
 from edge.card import Card
+from edge.errors import SerError
+from edge.frontend import LOG_MEL
 from edge.model import Model
+from train import corpora, protocols
+from train import run as training
 from train.__main__ import main as train
+from train.presets import PRESETS
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--n-blocks", "2", "--n-filters", "8", "--batch-size", "16", "--window-s", "0.5"]
@@ -173,6 +180,8 @@ def test_training_on_everybody_says_that_nobody_was_held_out(tiny_emodb, tmp_pat
         (["--data", "/absent"], "/absent: no such folder; expected emodb there"),
         (["--hold-out", "03"], "--hold-out goes with --protocol holdout"),
         (["--window-s", "0.01"], "shorter than one frame"),
+        (["--frontend", "published"], "timnet-live expects bands and, beside them, pitch"),
+        (["--frontend", "stream"], "timnet-live expects bands and, beside them, pitch"),
         (["--protocol", "holdout", "--hold-out", "77"], "emodb has no speaker 77"),
     ],
 )
@@ -181,6 +190,53 @@ def test_wrong_use_is_one_clear_line(tiny_emodb, tmp_path, capsys, arguments, te
     errors = capsys.readouterr().err
     assert text in errors
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--window-s", "nan"], "expected a number above 0, not nan"),
+        (["--window-s", "0"], "expected a number above 0, not 0"),
+        (["--seed", "-1"], "expected a whole number from 0 on, not -1"),
+        (["--epochs", "many"], "expected a whole number from 1 on, not many"),
+    ],
+)
+def test_a_wrong_number_is_one_clear_line(tiny_emodb, tmp_path, capsys, arguments, text):
+    with pytest.raises(SystemExit):
+        train([*command(tiny_emodb, tmp_path / "run"), *arguments])
+    assert text in capsys.readouterr().err
+
+
+def test_a_run_that_was_refused_or_stopped_before_a_fold_ended_blocks_nothing(tmp_path):
+    path = tmp_path / "settings.json"
+    asked = training.Settings("emodb", "", "loso", (), "timnet", {}, {}, 3.0, 1, 0)
+    asked.write_or_compare(path)
+    other = dataclasses.replace(asked, window_s=2.0)
+    other.write_or_compare(path)
+    (tmp_path / "speaker-03").mkdir()
+    (tmp_path / "speaker-03" / "result.json").touch()
+    other.write_or_compare(path)
+    with pytest.raises(SerError, match=r"window_s: 2\.0"):
+        asked.write_or_compare(path)
+
+
+def test_speakers_whom_nobody_knows_are_not_adapted_to(tiny_emodb, tmp_path, monkeypatch):
+    for clip in (tiny_emodb / "wav").glob("*.wav"):
+        (tmp_path / "own" / clip.stem[5]).mkdir(parents=True, exist_ok=True)
+        shutil.copy(clip, tmp_path / "own" / clip.stem[5])
+    corpus = corpora.load("folders", tmp_path / "own")
+    config = dataclasses.replace(PRESETS["timnet-live"], speeds=(), n_noisy=0)
+    settings = training.Settings(
+        "folders", "", "sd10", (), "timnet-live", dataclasses.asdict(config), LOG_MEL.to_json(),
+        0.5, 1, 0,
+    )  # fmt: skip
+    seen = []
+    monkeypatch.setattr(training, "_results", lambda jobs, *_: seen.extend(jobs) or iter(()))
+    (tmp_path / "run").mkdir()
+    training.run(corpus, protocols.sd10(corpus), settings, tmp_path / "run", 1, None, Console())
+    assert len(seen) == 10
+    assert all(job.known is None for job in seen)
+    assert all(len(set(job.train_speakers)) == len(job.train) for job in seen)
 
 
 def test_without_data_it_says_where_to_say(monkeypatch, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import os
 import shlex
 import sys
@@ -46,14 +47,15 @@ def build_parser() -> argparse.ArgumentParser:
     add("--without", metavar="SPEAKERS", default="",
         help="speakers to leave out altogether, separated by commas; default: nobody")  # fmt: skip
     add("--epochs", type=_at_least_1, default=120, help="default: 120")
-    add("--window-s", type=float, metavar="S",
+    add("--window-s", type=_above_0, metavar="S",
         help="window or clip length; default: 3, or with the published front end the length that "
         "TIM-Net's authors used for the corpus")  # fmt: skip
-    add("--n-blocks", type=_at_least_1, help="default: the preset's 8; 10 for iemocap")
-    add("--n-filters", type=_at_least_1, help="default: the preset's 39")
+    add("--n-blocks", type=_at_least_1,
+        help="default: the preset's; with the published front end 10 for iemocap")  # fmt: skip
+    add("--n-filters", type=_at_least_1, help="default: the preset's")
     add("--fusion", choices=FUSIONS, help="default: the preset's")
-    add("--batch-size", type=_at_least_1, help="default: the preset's 64")
-    add("--seed", type=int, default=0, help="of weights, order and dropout; default: 0")
+    add("--batch-size", type=_at_least_1, help="default: the preset's")
+    add("--seed", type=_seed, default=0, help="of weights, order and dropout; default: 0")
     add("--jobs", type=_at_least_1, metavar="N",
         help="folds at a time; default: one for each core, or 1 with a GPU")  # fmt: skip
     add("--dask", metavar="ADDRESS",
@@ -65,9 +67,24 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _at_least_1(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, not {text}")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 on, not {text}")
+    return int(text)
+
+
+def _above_0(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, not {text}")
     return value
 
 
@@ -100,12 +117,12 @@ def run(args: argparse.Namespace, command: str) -> None:
         "holdout": lambda: protocols.holdout(corpus, speakers),
     }[args.protocol]()
     config = PRESETS[args.preset]
-    if args.corpus == "iemocap":
+    frontend = FRONTENDS[args.frontend]
+    if args.corpus == "iemocap" and not frontend.streamable:
         config = dataclasses.replace(config, n_blocks=10)  # Cited: the published depth for it.
     for name in ("n_blocks", "n_filters", "fusion", "batch_size"):
         if (value := getattr(args, name)) is not None:
             config = dataclasses.replace(config, **{name: value})
-    frontend = FRONTENDS[args.frontend]
     settings = training.Settings(
         corpus=args.corpus,
         clips_sha256=training.fingerprint(corpus),

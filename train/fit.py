@@ -31,7 +31,7 @@ class Job:
     """All that a fold needs; it travels to the worker that runs it.
 
     The labels are indices; ``known`` holds all that there is of the speaker of each test clip,
-    other clips included.
+    other clips included; None where nobody knows who speaks.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Job:
     train_speakers: list[str]
     test: list[Features]
     test_labels: np.ndarray
-    known: list[Statistics]
+    known: list[Statistics] | None
     epochs: int
     seed: int
     n_threads: int
@@ -65,7 +65,7 @@ class Result:
     test_probs : float32, shape (n_test_clips, n_labels)
         Mean over each clip's windows, every clip a stranger's.
     adapted_probs : float32, shape (n_test_clips, n_labels), or None
-        The same with the speakers known; None unless the front end is adaptive.
+        The same with the speakers known; None unless they are and the front end is adaptive.
     windows, owners, logits, labels
         For checking a conversion: normalised windows, the clip that each belongs to, and the
         network's answers; and the clips' labels. Test clips, or training clips if there are none.
@@ -261,7 +261,7 @@ def run_fold(job: Job) -> Result:
         test_probs=probs,
         adapted_probs=(
             clip_probs(*device_windows(job.test, job.n_rows, frontend, job.known))
-            if frontend.adapt_s and job.test
+            if frontend.adapt_s and job.test and job.known
             else None
         ),
         windows=windows,

@@ -64,9 +64,12 @@ class Settings:
     seed: int
 
     def write_or_compare(self, path: Path) -> None:
-        """Store the settings, or make sure that a run that goes on was asked for the same."""
+        """Store the settings, or make sure that a run that goes on was asked for the same.
+
+        A run without a fold that has ended has nothing that could go on.
+        """
         mine = json.loads(json.dumps(dataclasses.asdict(self)))
-        if path.exists():
+        if path.exists() and any(path.parent.glob("*/result.json")):
             theirs = json.loads(path.read_text())
             if differing := [key for key in mine if mine[key] != theirs.get(key)]:
                 raise SerError(
@@ -76,6 +79,20 @@ class Settings:
                 )
         else:
             write_json(path, mine)
+
+
+def require_fit(preset: str, config: Config, frontend: Frontend) -> None:
+    """Raise SerError if the front end does not give what the network is made for."""
+    if config.beside and not frontend.pitch:
+        raise SerError(
+            f"{preset} expects bands and, beside them, pitch and voicing, which this front end "
+            "does not give; use --frontend logmel, or another --preset"
+        )
+    if (config.speeds or config.n_noisy or config.short) and not frontend.streamable:
+        raise SerError(
+            f"{preset} is trained on speech at other speeds and in noise, of which this front end, "
+            "which needs whole clips, gives none; use --frontend logmel, or another --preset"
+        )
 
 
 def fingerprint(corpus: Corpus) -> str:
@@ -94,18 +111,18 @@ def run(
     console: Console,
 ) -> None:
     """Train every fold that ``out`` does not hold yet."""
+    frontend, config = Frontend.from_json(settings.frontend), Config(**settings.model)
+    window_samples = round(settings.window_s * frontend.sample_rate_hz)
+    n_rows = frontend.n_rows(window_samples)
+    if n_rows < 1:
+        raise SerError(f"a window of {settings.window_s:g} s is shorter than one frame")
+    require_fit(settings.preset, config, frontend)
     settings.write_or_compare(out / "settings.json")
     waiting = [fold for fold in folds if not (out / fold.name / "result.json").exists()]
     if len(waiting) < len(folds):
         console.print(f"{len(folds) - len(waiting)} of {len(folds)} folds are done already")
     if not waiting:
         return
-    frontend = Frontend.from_json(settings.frontend)
-    window_samples = round(settings.window_s * frontend.sample_rate_hz)
-    n_rows = frontend.n_rows(window_samples)
-    if n_rows < 1:
-        raise SerError(f"a window of {settings.window_s:g} s is shorter than one frame")
-    config = Config(**settings.model)
     # Neither what is known of speakers nor, in a stream, the window changes the rows.
     hears = dataclasses.replace(frontend, mean=(), scale=(), adapt_s=0.0)
     cropped = 0 if frontend.streamable else window_samples
@@ -114,7 +131,9 @@ def run(
     # A worker that has read clips takes TensorFlow's memory for a leak: after its first fold it
     # would make way for a new one, which compiles the network again.
     get_reusable_executor().shutdown()
-    speakers = [clip.speaker for clip in corpus.clips]
+    # Where nobody knows whose voice it is, every clip is a voice of its own.
+    named = "" not in corpus.speakers
+    speakers = [clip.speaker or str(clip.path) for clip in corpus.clips]
     known = speaker_statistics(features, speakers, 0)
     targets = np.array([corpus.labels.index(clip.label) for clip in corpus.clips])
     with tempfile.TemporaryDirectory(prefix="progress-", dir=out) as progress:
@@ -130,7 +149,7 @@ def run(
                 train_speakers=[speakers[i] for i in fold.train],
                 test=[features[i] for i in fold.test],
                 test_labels=targets[list(fold.test)],
-                known=[known[speakers[i]] for i in fold.test],
+                known=[known[speakers[i]] for i in fold.test] if named else None,
                 epochs=settings.epochs,
                 seed=settings.seed + folds.index(fold),
                 n_threads=max(1, (os.cpu_count() or 1) // n_jobs),
