@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import tempfile
+from datetime import date
 from pathlib import Path
 from types import ModuleType
 
@@ -111,7 +112,8 @@ def report(
     """Write what was measured as JSON."""
     kind = "waveform." if args.waveform else {"tflite": "", "coreml": "coreml."}[args.to]
     figures = {model.kind: model.to_json() for model in models}
-    write_json(out / f"{name}.{kind}parity.json", {"checked_on": checked, "models": figures})
+    written = {"checked_on": checked, "date": date.today().isoformat(), "models": figures}
+    write_json(out / f"{name}.{kind}parity.json", written)
 
 
 def show(models: list[Made], checked: str) -> None:
@@ -162,6 +164,8 @@ def main(argv: list[str] | None = None) -> int:
             parser.error("--bundle takes one --precision, and neither --out nor --waveform")
         if args.bundle.suffix != ".zip":
             parser.error(f"--bundle: expected a name that ends in .zip, not {args.bundle}")
+    if args.waveform and args.to != "tflite":
+        parser.error("--waveform writes a TFLite and a Core ML model; it takes no --to")
     if args.waveform and args.precision:
         parser.error("--waveform is float32; it takes no --precision")
     args.precision = args.precision or known

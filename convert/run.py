@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ class Run:
         try:
             with np.load(path) as stored:
                 return dict(stored)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
             raise ModelError(f"{path}: cannot be read ({error})") from error
 
     def network(self) -> Callable[[np.ndarray], np.ndarray]:

@@ -37,19 +37,19 @@ EPOCHS = 120  # The recipe's own: with a third of them it is far from learnt.
 RECIPE = "the recipe"
 
 # What is changed: fields of the preset and of the front end, and the window's seconds. Those that
-# hear the same follow each other, since clips are then read once.
+# hear the same speeds and noises follow each other, since clips are then read once.
 Changes = tuple[dict[str, Any], dict[str, Any], float]
 VARIANTS: dict[str, Changes] = {
     RECIPE: ({}, {}, STREAM_WINDOW_S),
     "the training set's mean and deviation for everybody": ({}, {"adapt_s": 0.0}, STREAM_WINDOW_S),
     "no convolutions before the streams": ({"stem": (), "beside": 0}, {}, STREAM_WINDOW_S),
-    "without pitch and voicing": ({"beside": 0}, {"pitch": False}, STREAM_WINDOW_S),
-    "no other speeds": ({"speeds": ()}, {}, STREAM_WINDOW_S),
-    "no noise": ({"n_noisy": 0}, {}, STREAM_WINDOW_S),
-    "not bounded": ({"bounded": False}, {}, STREAM_WINDOW_S),
     "8 blocks": ({"n_blocks": 8}, {}, STREAM_WINDOW_S),
     "no windows that are not full yet": ({"short": 0.0}, {}, STREAM_WINDOW_S),
+    "not bounded": ({"bounded": False}, {}, STREAM_WINDOW_S),
     "windows of 2 s": ({}, {}, 2.0),
+    "no noise": ({"n_noisy": 0}, {}, STREAM_WINDOW_S),
+    "no other speeds": ({"speeds": ()}, {}, STREAM_WINDOW_S),
+    "without pitch and voicing": ({"beside": 0}, {"pitch": False}, STREAM_WINDOW_S),
 }
 
 
@@ -99,9 +99,9 @@ def run(args: argparse.Namespace) -> None:
     everybody = corpora.load("emodb", data_folder("emodb", args.data))
     corpus = corpora.without(everybody, HELD_OUT)
     found: dict[str, Any] = {}
-    for number, (name, changes) in enumerate(VARIANTS.items()):
+    for name, changes in VARIANTS.items():
         console.print(name)
-        found[name] = variant(corpus, changes, args.runs / f"{number:02d}", args, console)
+        found[name] = variant(corpus, changes, args.runs / name.replace(" ", "-"), args, console)
         console.print(found[name])
         written = {"command": "python -m train.ablation", "epochs": args.epochs}
         written |= {"hardware": hardware(), "date": date.today().isoformat(), "variants": found}

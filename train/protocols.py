@@ -1,6 +1,6 @@
 """Who is trained on and who is tested on.
 
-Nothing is ever chosen on test clips: no epoch, no threshold, no setting.
+A run chooses nothing on its test clips: no epoch, no threshold.
 """
 
 from __future__ import annotations

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edge.card import Card
 from edge.machine import hardware
 from edge.storage import write_json, write_with
 from train.fit import recall
+from train.presets import Config, multiply_accumulates
 
 # Of a fold: every clip a stranger's; with an adaptive front end also with the speakers known.
 FIGURES = ("uar", "war", "adapted_uar", "adapted_war")
@@ -30,13 +31,19 @@ def report(
 ) -> dict[str, Any]:
     """Gather the folds of the run ``out`` into ``report.json`` and pictures; return the report."""
     folds = fold_results(out, fold_names)
+    cards = [Card.read(out / name / "card.json") for name in fold_names]
+    settings = json.loads((out / "settings.json").read_text(encoding="utf-8"))
     content: dict[str, Any] = {
-        "settings": json.loads((out / "settings.json").read_text(encoding="utf-8")),
+        "settings": settings,
         "command": command,
-        "date": date.today().isoformat(),
+        # Of the training: a finished run may be reported again.
+        "date": max(card.provenance["date"] for card in cards),
         "hardware": hardware(),
         "labels": list(labels),
         "n_parameters": next(iter(folds.values()))["n_parameters"],
+        "n_macs": multiply_accumulates(
+            Config(**settings["model"]), cards[0].n_rows, cards[0].frontend.n_features, len(labels)
+        ),
         "folds": {
             name: {key: fold[key] for key in (*FIGURES, "start_s", "epoch_s") if key in fold}
             | {"train_uar": fold["history"]["uar"][-1], "n_test": len(fold["clips"])}

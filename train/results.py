@@ -22,7 +22,7 @@ from edge import tables
 from edge.card import Card
 from edge.frontend import Frontend
 from edge.storage import write_bytes
-from train.presets import PRESETS, Config, multiply_accumulates
+from train.presets import PRESETS
 
 ROOT = Path(__file__).parent.parent
 MODEL = ROOT / "edge/models/emodb.int8.tflite"
@@ -89,13 +89,9 @@ def recognition(preset: str | None = None) -> str:
         published = "-"
         if settings["protocol"] == "sd10" and not frontend.streamable:
             published = _published(*key)
-        n_rows = frontend.n_rows(round(settings["window_s"] * frontend.sample_rate_hz))
-        n_macs = multiply_accumulates(
-            Config(**settings["model"]), n_rows, frontend.n_features, len(report["labels"])
-        )
         network = [
             ", ".join(key), kind, f"{report['n_parameters'] / 1000:.0f} K",
-            f"{n_macs / 1e6:.1f} M",
+            f"{report['n_macs'] / 1e6:.1f} M",
         ]  # fmt: skip
         tested = PROTOCOLS[settings["protocol"]]
         lines.append(f"| {' | '.join([*network, tested, *_figures(report, ''), published])} |")
@@ -145,13 +141,14 @@ def variants() -> str:
             *_cell(strangers), _forest(strangers),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(row)} |")
-    any_cell = next(iter(cells.values()))
-    schedule = stored["schedule"]
+    any_cell, dates = next(iter(cells.values())), sorted(cell["date"] for cell in cells.values())
+    schedule = any_cell["schedule"]
     lines += [
         "",
         f"`{stored['command']}`: {any_cell['epochs']} epochs in batches of "
         f"{schedule['batch_size']}, learning rate {schedule['learning_rate']:g} falling to 0 "
-        f"({schedule['schedule']}); {any_cell['hardware']}, {any_cell['date']}.",
+        f"({schedule['schedule']}), seed {any_cell['seed']}; {any_cell['hardware']}, {dates[0]} "
+        f"to {dates[-1]}.",
         "",
         "| EMO-DB, random folds | training UAR passes 90 % in epoch | training UAR at the end "
         "| test UAR | the loss on test clips climbs on its way down, of what it falls |",
@@ -216,7 +213,7 @@ def shipped() -> str:
     lines.append("")
     lines.append(
         f"On {any_model['n_windows']} windows of the {any_model['n_clips']} clips of speakers "
-        f"{speakers}, {provenance['date']}."
+        f"{speakers}, {parity['date']}."
     )
     return "\n".join(lines)
 
@@ -253,7 +250,7 @@ def calibration() -> str:
 def adaptation() -> str:
     """Return how well a speaker is recognized of whom more and more has been heard."""
     stored = load(RESULTS / "adaptation.json")
-    known = {
+    known = {"0 s": stored["uar"]["clean"]} | {
         name.removeprefix("known ").replace("inf s", "all"): value
         for name, value in stored["uar"].items()
         if name.startswith("known")
@@ -307,9 +304,10 @@ def living() -> str:
         "",
         f"{stored['n_clips']} clips of speakers {' and '.join(stored['speakers'])}, "
         f"{' and '.join(stored['precision'])}; {stored['hardware']}, {stored['date']}. Median time "
-        f"from the start of a clip to a label that is right and stays: "
+        f"from the start of a clip to a label that is right and stays, where it ends so "
+        f"({stored['n_right_and_stable']} clips): "
         f"{stored['median_s_to_right_and_stable']:.2f} s; {stored['label_changes_per_minute']:.1f} "
-        f"changes of label in a minute of speech. In {gate['hours']:.2f} hours of ESC-10's sounds "
+        f"changes of label in a minute of speech. In {gate['hours']:.2f} hours of those sounds "
         f"and silence, reports an hour: {gate['utterances_per_hour']:.0f} "
         f"({gate['certain_per_hour']:.0f} of them not uncertain) with the gate, "
         f"{free['utterances_per_hour']:.0f} ({free['certain_per_hour']:.0f}) without.",
@@ -395,7 +393,8 @@ def parity() -> str:
         [
             *lines,
             "",
-            f"On {stored['n_windows']} windows of {stored['n_clips']} clips of EMO-DB, "
+            f"On {stored['n_windows']} windows of {stored['n_clips']} clips of EMO-DB, as the "
+            "device hears them (waveform models: on windows of the samples), "
             f"{stored['hardware']}, {stored['date']} (`{stored['command']}`). The waveform model "
             f"takes {stored['waveform_time_ratio']:.2f} of the time that the front end and the "
             "float32 model take for a window of its own; in a stream, the front end computes every "

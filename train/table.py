@@ -53,6 +53,11 @@ N_TREES = 500  # Assumed: more change nothing.
 CURVES = ("loss", "uar", "test_loss", "test_uar")
 
 
+def asked(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what a cell depends on besides its name."""
+    return {"epochs": args.epochs, "seed": args.seed, "schedule": SCHEDULE}
+
+
 def spread(uars: list[float], wars: list[float]) -> dict[str, float]:
     """Return mean and deviation over folds."""
     return {
@@ -146,7 +151,7 @@ def cell(
             config, PUBLISHED.n_rows(window_samples), PUBLISHED.n_features, len(corpus.labels)
         ),
         "int8_bytes": n_bytes or int8_bytes(out / folds[0].name, preset),
-        "epochs": args.epochs,
+        **asked(args),
         "curves": curves(np.mean([[h[name] for name in CURVES] for h in histories], axis=0)),
         "first_fold": curves(np.array([histories[0][name] for name in CURVES])),
         "rise": float(np.mean([rise(np.array(h["test_loss"])) for h in histories])),
@@ -198,14 +203,13 @@ def run(args: argparse.Namespace) -> None:
         for protocol in args.protocol:
             for preset in args.preset:
                 key = f"{name} {preset} {protocol}"
-                if key in cells and cells[key]["epochs"] == args.epochs:
+                if key in cells and cells[key].items() >= asked(args).items():
                     continue
                 console.print(key)
                 alike = (c for k, c in cells.items() if k.startswith(f"{name} {preset} "))
                 n_bytes = next((c["int8_bytes"] for c in alike), None)
                 cells[key] = cell(corpus, preset, protocol, n_bytes, args, console)
-                written = {"command": "python -m train.table", "schedule": SCHEDULE, "cells": cells}
-                write_json(args.out, written)
+                write_json(args.out, {"command": "python -m train.table", "cells": cells})
     write_with(args.out.with_suffix(".png"), lambda path: draw(path, cells))
 
 
