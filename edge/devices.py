@@ -31,7 +31,15 @@ class Device:
 
 
 def sounddevice_module() -> ModuleType:
-    """Return sounddevice, which is imported only now; SetupError without PortAudio."""
+    """Return sounddevice, which is imported only now.
+
+    Raises
+    ------
+    SetupError
+        If there is no PortAudio.
+    AudioError
+        If there is, but it does not start.
+    """
     try:
         import sounddevice
     except OSError as error:  # its message is "PortAudio library not found"
@@ -39,19 +47,27 @@ def sounddevice_module() -> ModuleType:
             "the microphone needs PortAudio: sudo apt install libportaudio2 "
             "(files, standard input and --demo work without it)"
         ) from error
+    except Exception as error:
+        # The import starts PortAudio, and if that fails there is no module to take its class from.
+        if type(error).__name__ != "PortAudioError":
+            raise
+        raise AudioError(f"PortAudio does not start ({error})") from error
     return sounddevice
 
 
 def devices() -> list[Device]:
-    """Return every device that can record, by index."""
+    """Return every device that can record, by index; AudioError if PortAudio cannot say."""
     sounddevice = sounddevice_module()
-    default = sounddevice.default.device[0]
+    try:
+        default, found = sounddevice.default.device[0], sounddevice.query_devices()
+    except sounddevice.PortAudioError as error:
+        raise AudioError(f"PortAudio cannot list the devices ({error})") from error
     return [
         Device(
             index, device["name"], device["max_input_channels"],
             round(device["default_samplerate"]), index == default,
         )
-        for index, device in enumerate(sounddevice.query_devices())
+        for index, device in enumerate(found)
         if device["max_input_channels"] > 0
     ]  # fmt: skip
 
@@ -95,6 +111,19 @@ def find(wanted: str | None) -> Device:
     if matches:
         raise SetupError(f"--device {wanted} could be any of {candidates}; give the index")
     raise AudioError(f"no microphone is called {wanted!r}; there are {candidates}")
+
+
+def find_again(lost: Device) -> Device:
+    """Return the device of the same name now, of several the one with the nearest index.
+
+    Indices shift when devices come and go. AudioError if there is none; it lists those that are.
+    """
+    found = devices()
+    matches = [device for device in found if device.name == lost.name]
+    if not matches:
+        candidates = "; ".join(str(device) for device in found) or "none"
+        raise AudioError(f"{lost.name} is not there any more; there are {candidates}")
+    return min(matches, key=lambda device: abs(device.index - lost.index))
 
 
 def opens(device: Device, rate_hz: int, n_channels: int) -> bool:

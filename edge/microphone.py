@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from edge.audio import BLOCK_S, Lost, Notice, Resampler
-from edge.devices import SetupError, find, opens, sounddevice_module
+from edge.devices import Device, SetupError, find, find_again, opens, sounddevice_module
 from edge.errors import AudioError
 from edge.quiet import quiet_native
 
@@ -38,7 +38,8 @@ class Microphone:
     Parameters
     ----------
     wanted : str or None
-        Index or part of a name; None for the system's default.
+        Index or part of a name; None for the system's default. An index counts once: from then
+        on the device that it meant is known by its name.
     sample_rate_hz : int
         Rate of the blocks; the device runs at its own.
     channel : int or None
@@ -57,6 +58,8 @@ class Microphone:
     ------
     SetupError
         If there is no PortAudio, the name is ambiguous, or there is no such channel.
+    AudioError
+        If PortAudio does not start.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class Microphone:
         self._sounddevice = sounddevice_module()
         self._wanted, self._channel, self._reconnect = wanted, channel, reconnect
         self._sample_rate_hz = sample_rate_hz
+        self._meant: Device | None = None
         self._stream: Any = None
         self._heard_at: float | None = None
         self.name = wanted or "microphone"
@@ -94,6 +98,13 @@ class Microphone:
         while True:
             try:
                 self._open()
+                yield from self._absence()
+                said = ""
+                yield Notice("listening", f"listening to {self.name} at {self.device_rate_hz} Hz")
+                for item in self._resampled():
+                    if isinstance(item, np.ndarray) and len(item):
+                        retry_s = 0.0  # what has worked is tried again at once, and only that
+                    yield item
             except SetupError:
                 raise
             except AudioError as error:
@@ -102,26 +113,14 @@ class Microphone:
                 if str(error) != said:
                     said = str(error)
                     yield Notice("waiting", f"{error}; waiting for it")
-                try:
-                    time.sleep(retry_s)
-                except KeyboardInterrupt:
-                    yield from self._absence()  # the end must be told of it too
-                    raise
-                retry_s = min(2 * retry_s, LONGEST_RETRY_S)
-                self._look_again()
-                continue
-            yield from self._absence()
-            retry_s, said = RETRY_S, ""
-            yield Notice("listening", f"listening to {self.name} at {self.device_rate_hz} Hz")
-            try:
-                yield from self._resampled()
-            except AudioError as error:
-                if not self._reconnect:
-                    raise
-                said = str(error)
-                yield Notice("waiting", f"{error}; waiting for it")
             finally:
                 self.close()
+            try:
+                time.sleep(retry_s)
+            except KeyboardInterrupt:
+                yield from self._absence()  # the end must be told of it too
+                raise
+            retry_s = min(max(RETRY_S, 2 * retry_s), LONGEST_RETRY_S)
             self._look_again()
 
     def _absence(self) -> Iterator[Lost]:
@@ -134,12 +133,17 @@ class Microphone:
     def _look_again(self) -> None:
         """Make PortAudio see what has been plugged in since it looked last."""
         # The only way that there is: https://github.com/spatialaudio/python-sounddevice/issues/16
-        with contextlib.suppress(self._sounddevice.PortAudioError), quiet_native():
-            self._sounddevice._terminate()
-            self._sounddevice._initialize()
+        # Each may fail without the other: what has not started cannot be ended, but started again.
+        with quiet_native():
+            with contextlib.suppress(self._sounddevice.PortAudioError):
+                self._sounddevice._terminate()
+            with contextlib.suppress(self._sounddevice.PortAudioError):
+                self._sounddevice._initialize()
 
     def _open(self) -> None:
-        device = find(self._wanted)
+        device = find(self._wanted) if self._meant is None else find_again(self._meant)
+        if self._wanted is not None and self._wanted.isdigit():
+            self._meant = device
         self.name = device.name
         if self._channel is not None and self._channel > device.n_channels:
             raise SetupError(f"--channel {self._channel}: there are only those of {device}")

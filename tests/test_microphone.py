@@ -1,5 +1,6 @@
 """The microphone with a made-up sounddevice that does what real ones do."""
 
+import builtins
 import itertools
 import sys
 import types
@@ -28,6 +29,7 @@ class FakeSounddevice(types.ModuleType):
 
     An entry of ``plays`` is a list of blocks (n,), of which "overflow" marks the next, or an
     exception that opening raises. A stream that has played everything has been unplugged.
+    ``failing`` are the looks for devices, from 1, after which PortAudio has not started.
     """
 
     def __init__(self, plays=(), names=("USB microphone",), rates=(44_100, 48_000), channels=2):
@@ -37,8 +39,10 @@ class FakeSounddevice(types.ModuleType):
         self.names = list(names)
         self.default = types.SimpleNamespace(device=(1, 0))
         self.opened, self.n_looks = [], 0
+        self.runs, self.failing = True, ()
 
     def query_devices(self):
+        self.check_runs()
         speaker = {"name": "speaker", "max_input_channels": 0, "default_samplerate": 44_100.0}
         return [speaker] + [
             {
@@ -53,11 +57,19 @@ class FakeSounddevice(types.ModuleType):
         if samplerate not in self.rates:
             raise PortAudioError("Invalid sample rate")
 
+    def check_runs(self):
+        if not self.runs:
+            raise PortAudioError("PortAudio not initialized")
+
     def _terminate(self):
-        self.n_looks += 1
+        self.check_runs()
+        self.runs = False
 
     def _initialize(self):
-        pass
+        self.n_looks += 1
+        self.runs = self.n_looks not in self.failing
+        if not self.runs:
+            raise PortAudioError("Error initializing PortAudio")
 
     def InputStream(self, *, callback, channels, **options):  # noqa: N802
         play = self.plays.pop(0) if self.plays else []
@@ -201,7 +213,7 @@ def test_an_unplugged_device_is_waited_for_and_the_gap_reported(plug_in):
     (lost,) = losses(items)
     assert lost.reason == "the microphone was away"
     assert lost.n_samples == 16_000  # the made-up clock gives a second from one look to the next
-    assert fake.slept == [1.0, 2.0]
+    assert fake.slept == [0.0, 1.0, 2.0]  # the first time at once: it has worked
     assert fake.n_looks == 3
     assert len(samples_of(items)) == 16_000
 
@@ -210,6 +222,44 @@ def test_the_wait_grows_and_has_an_end(plug_in):
     fake = plug_in([PortAudioError("busy")] * 8 + [noise(1)])
     until(Microphone(None, 16_000), 2)
     assert fake.slept == [1, 2, 4, 8, 16, 30, 30, 30]
+
+
+@pytest.mark.parametrize("play", [[], [np.full(BLOCK, np.nan, "f4")] * 50])
+def test_a_device_that_opens_but_is_not_heard_is_waited_for_ever_longer(plug_in, play):
+    fake = plug_in([play] * 3 + [noise(1)] + [play] * 2)
+    items = until(Microphone(None, 16_000), 6)
+    assert fake.slept == [1, 2, 4, 0, 1]
+    states = [item.state for item in items if isinstance(item, Notice)]
+    assert states == ["listening", "waiting"] * 6
+
+
+def test_a_portaudio_that_does_not_start_again_is_waited_for(plug_in):
+    fake = plug_in([noise(1), noise(1)])
+    fake.failing = (1, 2)
+    items = until(Microphone(None, 16_000), 3)
+    messages = [item.message for item in items if isinstance(item, Notice)]
+    assert messages[2] == (
+        "PortAudio cannot list the devices (PortAudio not initialized); waiting for it"
+    )
+    assert messages[3] == messages[0] == "listening to USB microphone at 48000 Hz"
+    assert fake.n_looks == 3
+
+
+def test_an_index_means_the_same_device_after_others_have_come_and_gone(plug_in):
+    fake = plug_in([noise(1)] * 3, names=("A", "B", "B"))
+    there = [["B", "B"], ["A", "C"], ["D", "A", "B", "C"]]  # from one look to the next
+
+    def plug(seconds):
+        fake.names = there.pop(0)
+
+    fake.time.sleep = plug
+    items = until(Microphone("3", 16_000), 4)
+    messages = [item.message for item in items if isinstance(item, Notice)]
+    assert messages[4] == (
+        "B is not there any more; there are 1: A, 2 channels; 2: C, 2 channels; waiting for it"
+    )
+    assert [opened["device"] for opened in fake.opened] == [3, 2, 3]
+    assert [m for m in messages if "listening" in m] == ["listening to B at 48000 Hz"] * 3
 
 
 def test_a_microphone_that_is_plugged_in_later_is_found(plug_in):
@@ -296,25 +346,34 @@ def test_without_a_default_the_first_is_heard(plug_in):
     assert find(None).name == "A"
 
 
-def test_what_waiting_cannot_change_is_an_error_at_once(plug_in, capsys, monkeypatch):
+def test_what_waiting_cannot_change_is_an_error_at_once(plug_in, capsys):
     plug_in(names=("USB microphone", "USB headset"))
     assert main(["--device", "USB"]) == 1
     assert "--device USB could be any of" in capsys.readouterr().err
     assert main(["--device", "1", "--channel", "3"]) == 1
     assert "--channel 3: there are only those of 1: USB microphone" in capsys.readouterr().err
-    import builtins
 
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError("PortAudio library not found"), "sudo apt install libportaudio2"),
+        (PortAudioError("Internal error"), "error: PortAudio does not start (Internal error)\n"),
+    ],
+)
+def test_no_portaudio_is_one_line(capsys, monkeypatch, error, said):
     real = builtins.__import__
 
     def no_portaudio(name, *arguments, **options):
         if name == "sounddevice":
-            raise OSError("PortAudio library not found")
+            raise error
         return real(name, *arguments, **options)
 
     monkeypatch.delitem(sys.modules, "sounddevice", raising=False)
     monkeypatch.setattr(builtins, "__import__", no_portaudio)
-    assert main([]) == 1
-    assert "sudo apt install libportaudio2" in capsys.readouterr().err
+    for command in ([], ["--list-devices"]):
+        assert main(command) == 1
+        assert said in capsys.readouterr().err
 
 
 def test_devices_are_listed_with_rates_channels_and_the_default(plug_in, capsys):
