@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote
 
 from edge.errors import SerError
 from edge.events import Estimate, Event, Start, Status
@@ -82,7 +83,7 @@ class Page:
         self._host = host
         self._history: deque[tuple[int, str]] = deque(maxlen=KEPT_EVENTS)
         self._estimates: deque[tuple[int, str]] = deque(maxlen=KEPT_ESTIMATES)
-        self._hello = "{}"
+        self._hello = ""
         self._n_events = 0
         self._session = secrets.token_hex(4)  # in every event's number: they start at 1 each time
         self._lock = threading.Lock()
@@ -100,7 +101,7 @@ class Page:
         """Where a browser finds the page, token included."""
         host = socket.gethostname() if self._host in ("0.0.0.0", "::") else self._host
         host = f"[{host}]" if ":" in host else host
-        query = f"?token={self.token}" if self.token else ""
+        query = f"?token={quote(self.token, safe='')}" if self.token else ""
         return f"http://{host}:{self.port}/{query}"
 
     def __enter__(self) -> Page:
@@ -131,7 +132,8 @@ class Page:
             self._n_events += 1
             if isinstance(event, Start):
                 look = {"colours": colours(event.labels), "letters": letters(event.labels)}
-                self._hello = json.dumps({**event.to_json(), **look})
+                hello = json.dumps({**event.to_json(), **look})
+                self._hello = f"event: hello\ndata: {hello}\n\n"
             entry = (self._n_events, line)
             if isinstance(event, Estimate):
                 self._estimates.append(entry)
@@ -159,7 +161,7 @@ class Page:
             with self._lock:
                 hello, seen = self._hello, self._n_events
                 kept = [entry for entry in self._kept() if entry[0] > after]
-            yield f"retry: 1000\nevent: hello\ndata: {hello}\n\n"
+            yield f"retry: 1000\n\n{hello}"
             for n, line in kept:
                 yield f"id: {self._session}-{n}\ndata: {line}\n\n"
             while True:
@@ -171,6 +173,9 @@ class Page:
                 if entry is None:
                     return
                 if entry[0] > seen:
+                    if not hello:  # this browser was here before the start
+                        hello = self._hello
+                        yield hello
                     yield f"id: {self._session}-{entry[0]}\ndata: {entry[1]}\n\n"
         finally:
             self._clients.discard(client)
@@ -194,7 +199,8 @@ class Page:
         if request.headers.get("sec-fetch-site") == "cross-site" and request.url.path != "/":
             return 403, "other pages may not read this one"
         if self.token is not None:
-            given = request.query_params.get("token") or request.cookies.get(COOKIE, "")
+            cookie = unquote(request.cookies.get(COOKIE, ""))
+            given = request.query_params.get("token") or cookie
             if not hmac.compare_digest(given.encode(), self.token.encode()):
                 return 403, "open the address that the program has shown when it started"
         return None
@@ -256,7 +262,8 @@ def _application(page: Page) -> Starlette:
         if page.token is not None and "token" in request.query_params:
             # Out of the address bar and the history, into a cookie that scripts cannot read.
             response: Response = RedirectResponse("/", 303)
-            response.set_cookie(COOKIE, page.token, httponly=True, samesite="strict")
+            cookie = quote(page.token, safe="")  # a header holds ASCII only
+            response.set_cookie(COOKIE, cookie, httponly=True, samesite="strict")
             return response
         return HTMLResponse(html)
 

@@ -124,6 +124,15 @@ def test_elsewhere_a_token_is_made_and_shown(capsys):
         assert get(page, "/", Cookie=f"ser_token={page.token}", Host="evil.example").status == 421
 
 
+def test_any_token_can_be_opened_as_it_is_shown():
+    token = "a b+c&d=e#f?g/h;i,ü\u20ac%41"
+    with Page("127.0.0.1", 0, token) as page:
+        response = get(page, page.url.removeprefix(f"http://127.0.0.1:{page.port}"))
+        assert (response.status, response.headers["location"]) == (303, "/")
+        cookie = response.headers["set-cookie"].split("; HttpOnly")[0]
+        assert get(page, "/", Cookie=cookie).status == 200
+
+
 def test_what_cannot_be_served_is_one_line():
     with pytest.raises(SerError, match="expected at least 16 characters"):
         Page("127.0.0.1", 0, "short")
@@ -144,6 +153,24 @@ def test_a_browser_that_comes_back_gets_what_it_has_missed(page):
     assert again[1][1]["at_s"] == first[5][1]["at_s"] + 1
     other_session = stream(get(page, "/events", Last_Event_ID="cafe-6"), 6)
     assert other_session[5] == first[5]
+
+
+def test_a_browser_that_comes_before_the_start_waits_for_it():
+    page = Page("127.0.0.1", 0, None)
+    early = http.client.HTTPConnection("127.0.0.1", page.port, timeout=10)
+    early.request("GET", "/events")  # the system takes it; the program does not run yet
+    with page:
+        response = early.getresponse()
+        assert [response.readline(), response.readline()] == [b"retry: 1000\n", b"\n"]
+        page.send(START, "")
+        page.send(SESSION[1], "USB microphone")
+        assert response.readline() == b"event: hello\n"
+        (_, hello), (first, start), (second, estimate) = stream(response, 3)
+        early.close()
+    assert hello["labels"] == start["labels"] == LABELS
+    assert hello["letters"] == {"anger": "A", "sadness": "S", "surprise": "U"}
+    assert estimate["label"] == "anger"
+    assert [first[-2:], second[-2:]] == ["-1", "-2"]
 
 
 def test_a_browser_that_does_not_read_holds_nothing_up(page):
@@ -268,6 +295,47 @@ def test_it_comes_back_by_itself(browser):
         second.send(Summary(*[0] * len(dataclasses.fields(Summary))), "")
         wait_for(tab, "#state", text="ended")
     tab.context.close()
+
+
+def test_a_tab_that_is_open_before_the_start_shows_it_all(browser):
+    with Page("127.0.0.1", 0, None) as page:
+        tab = browser.new_page()
+        tab.problems = []
+        tab.on("pageerror", lambda e: tab.problems.append(str(e)))
+        tab.goto(page.url)
+        wait_for(tab, "#state", text="live")
+        page.send(START, "")
+        for event in SESSION:
+            page.send(event, "USB microphone")
+        wait_for(tab, "#history tr", count=3)
+        wait_for(tab, "#now", text="surprise")
+        assert tab.inner_text("#minute").replace("\n", "") == "AAAASSSSSUU" + "U"
+        assert tab.locator("#bars .row").count() == 3
+        assert tab.problems == []
+        tab.close()
+
+
+def test_a_message_stays_until_somebody_is_heard(browser, page):
+    tab = opened(browser, page)
+    page.send(status(20, False, message="digital silence: is it muted?"), "USB microphone")
+    page.send(status(80, False), "USB microphone")
+    wait_for(tab, "#clock", text="0:01:20")
+    assert tab.inner_text("#state") == "digital silence: is it muted?"
+    page.send(estimate(81, "anger"), "USB microphone")
+    wait_for(tab, "#state", text="live")
+    tab.context.close()
+
+
+def test_a_tab_with_an_old_token_says_what_to_do(browser):
+    with Page("127.0.0.1", 0, TOKEN) as first:
+        tab = browser.new_page()
+        tab.goto(first.url)
+        wait_for(tab, "#state", text="live")
+        port = first.port
+    wait_for(tab, "#state", text="again")
+    with Page("127.0.0.1", port, "another-token-of-some-length"):
+        wait_for(tab, "#state", text="open the address that the program shows")
+    tab.close()
 
 
 def test_html_in_a_name_stays_text(browser):
