@@ -61,7 +61,8 @@ class View:
             self._mark(event.end_s, LOST)
         elif isinstance(event, Status):
             self.state, self.speech = event.state, event.speech
-            self.message = event.message or (self.message if event.state == "waiting" else "")
+            # Shown while it is waited; what is said but once scrolls away above.
+            self.message = (event.message or self.message) if event.state == "waiting" else ""
             self.n_lost, self.n_heard = event.n_lost, event.n_heard
             if event.level_db is not None:
                 self.level_db = event.level_db
@@ -132,7 +133,7 @@ class View:
             rows[2] = Text("  uncertain", style="dim")
         rows.append(Text(self.counters, style="dim", no_wrap=True, overflow="crop"))
         if self.message:
-            rows.append(Text(self.message, style="yellow" if self.state == "waiting" else "dim"))
+            rows.append(Text(self.message, style="yellow"))
         return Group(*rows)
 
     def _minute(self, width: int) -> Text:
@@ -169,7 +170,7 @@ def _clock(seconds: float) -> str:
 class Terminal:
     """A sink that keeps a `View` at the foot of the terminal, and prints what is worth keeping.
 
-    Utterances and files scroll away above it.
+    Utterances, losses, files and messages scroll away above it.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -195,8 +196,8 @@ class Terminal:
         """Show one event."""
         view = self._view
         view.update(event, source)
-        if isinstance(event, (Utterance, Gap, Clip)):
-            self._console.print(Text(line(event, source)))
+        if isinstance(event, (Utterance, Gap, Clip, Status)) and (text := line(event, source)):
+            self._console.print(Text(text))
         elif isinstance(event, Summary):
             self._live.update(Text(line(event, source)), refresh=True)
             return

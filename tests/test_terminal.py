@@ -86,8 +86,9 @@ def test_a_missing_microphone_stays_on_the_screen_until_it_is_back(view):
     view.update(status(1, state="waiting"), "a")
     assert "waiting" in seen(view)
     assert "plug one in" in seen(view)
-    view.update(status(2), "a")
+    view.update(status(2, message="listening to USB microphone"), "a")
     assert "plug one in" not in seen(view)
+    assert "listening" not in seen(view)  # would be gone before anybody has read it
 
 
 def test_a_long_silence_leaves_a_minute_and_no_more(view):
@@ -108,3 +109,15 @@ def test_utterances_scroll_away_above_the_view():
         terminal.send(Gap(100, 500, 300, 500, "the microphone was away"), "a")
         terminal.send(status(6), "a")
     assert "3.00 s: 2.00 s lost (the microphone was away)" in console.file.getvalue()
+
+
+def test_what_is_said_once_can_be_read_however_soon_other_things_follow(monkeypatch):
+    monkeypatch.setattr("edge.terminal.REFRESH_S", float("inf"))  # no refresh comes in time
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
+    with Terminal(console) as terminal:
+        terminal.send(START, "")
+        terminal.send(status(1, speech=False, message="is it muted?"), "a")
+        terminal.send(status(2, speech=False), "a")
+        terminal.send(status(3, state="waiting", message="plug one in"), "a")
+    assert console.file.getvalue().count("is it muted?") == 1
+    assert console.file.getvalue().count("plug one in") == 1
