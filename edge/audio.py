@@ -6,6 +6,7 @@ reads its clips through `read_file` too.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +86,7 @@ def file_blocks(path: Path, sample_rate_hz: int, block_s: float = BLOCK_S) -> It
     if not path.is_file():
         raise AudioError(f"{path}: no such audio file")
     try:
-        with soundfile.SoundFile(str(path)) as file:
+        with soundfile.SoundFile(os.fsencode(path)) as file:  # a name need not be text
             n = max(1, round(block_s * file.samplerate))
             blocks = file.blocks(blocksize=n, dtype="float32", always_2d=True)
             yield from resample(finite(blocks, path), file.samplerate, sample_rate_hz)

@@ -36,7 +36,8 @@ def json_line(event: Event, source: str) -> str:
     stored = event.to_json()
     if source:
         stored = {"v": stored.pop("v"), "event": stored.pop("event"), "source": source, **stored}
-    return json.dumps(stored, ensure_ascii=False, allow_nan=False)
+    # In ASCII, which every encoding has; a file's name need not even be text.
+    return json.dumps(stored, allow_nan=False)
 
 
 class JsonLines:
@@ -92,7 +93,7 @@ def line(event: Event, source: str) -> str:
         return event.message or ""
     if isinstance(event, Clip):
         return _clip_line(event, source)
-    if isinstance(event, Summary):
+    if isinstance(event, Summary) and event.heard_s:
         return "\n".join(_summary_lines(event))
     return ""
 
@@ -125,7 +126,7 @@ class Outlet:
     """A sink behind a queue and a thread of its own, so that a slow reader never stops the ear.
 
     If the queue is full the oldest events are dropped; the reader is told how many, in a line on
-    standard error, when it reads again.
+    standard error, when it has caught up, or at the end.
 
     Parameters
     ----------
@@ -135,13 +136,13 @@ class Outlet:
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self._queue: queue.Queue[tuple[Event, str] | None] = queue.Queue(QUEUE_EVENTS)
-        self._error: OSError | None = None
-        self.n_dropped = 0
+        self._error: Exception | None = None
+        self.n_dropped = self._n_told = 0
         self._thread = threading.Thread(target=self._run, daemon=True, name=OUTLET)
         self._thread.start()
 
     def send(self, event: Event, source: str) -> None:
-        """Queue one event; OSError if the sink has failed."""
+        """Queue one event, or raise what the sink has failed with."""
         if self._error is not None:
             raise self._error
         self._put((event, source))
@@ -150,10 +151,14 @@ class Outlet:
         """Let the reader have what is queued, for a little while."""
         self._put(None)
         self._thread.join(CLOSE_S)
-        if self.n_dropped:
-            print(f"a slow reader missed {self.n_dropped} events", file=sys.stderr)
+        self._tell()
         if self._error is not None:
             raise self._error
+
+    def _tell(self) -> None:
+        if self.n_dropped > self._n_told:
+            self._n_told = self.n_dropped
+            print(f"a slow reader missed {self._n_told} events in all", file=sys.stderr)
 
     def _put(self, entry: tuple[Event, str] | None) -> None:
         while True:
@@ -168,6 +173,8 @@ class Outlet:
         try:
             while (entry := self._queue.get()) is not None:
                 self._sink.send(*entry)
+                if self._queue.empty():
+                    self._tell()
             self._sink.close()
-        except OSError as error:
+        except Exception as error:  # whatever it is, `send` must not go on as if nothing were
             self._error = error

@@ -3,6 +3,7 @@
 import errno
 import io
 import json
+import os
 import re
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from edge.errors import SerError
 from edge.events import Event, Start, Status
 from edge.output import JsonLines, Outlet
 from edge.record import Recorder
@@ -51,16 +53,50 @@ def test_a_slow_reader_loses_the_oldest_and_is_told(monkeypatch, capsys):
     assert f"missed {outlet.n_dropped} events" in capsys.readouterr().err
 
 
-def test_a_failed_reader_is_noticed(monkeypatch):
+def test_a_reader_that_has_caught_up_is_told_without_waiting_for_the_end(monkeypatch):
+    class Told(io.StringIO):
+        comes = threading.Event()
+
+        def write(self, text):
+            super().write(text)
+            self.comes.set()
+
+    monkeypatch.setattr("edge.output.QUEUE_EVENTS", 50)
+    monkeypatch.setattr(sys, "stderr", told := Told())
+    outlet = Outlet(slow := Slow())
+    for n in range(200):
+        outlet.send(status(n), "")
+    slow.reads.set()
+    assert told.comes.wait(10)
+    outlet.close()
+    assert told.getvalue() == f"a slow reader missed {outlet.n_dropped} events in all\n"
+    assert len(slow.got) + outlet.n_dropped == 200
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError, ValueError])
+def test_a_failed_reader_is_noticed(error):
     class Closed(io.StringIO):
         def write(self, text):
-            raise BrokenPipeError
+            raise error
 
     outlet = Outlet(JsonLines(Closed()))
     outlet.send(status(0), "")
     outlet._thread.join(5)
-    with pytest.raises(BrokenPipeError):
+    with pytest.raises(error):
         outlet.send(status(1), "")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_name_that_is_no_text_is_told_all_the_same(tmp_path, encoding):
+    name = os.fsdecode(b"caf\xe9 \xe2\x99\xaa.flac")
+    out = io.BytesIO()
+    stream = io.TextIOWrapper(out, encoding=encoding)
+    JsonLines(stream).send(status(0), name)
+    recorder = Recorder(tmp_path / "session.jsonl")
+    recorder.send(status(0), name)
+    recorder.close()
+    assert json.loads(out.getvalue())["source"] == name
+    assert (tmp_path / "session.jsonl").read_bytes() == out.getvalue()
 
 
 class FullDisk:
@@ -113,6 +149,16 @@ def test_what_never_fits_is_counted_and_memory_bounded(tmp_path, capsys, monkeyp
     assert "100 lines did not fit" in capsys.readouterr().err
 
 
+def test_a_record_that_is_no_file_is_refused():
+    reading, writing = os.pipe()
+    try:
+        with pytest.raises(SerError, match=r"cannot record there .*; give a file that can"):
+            Recorder(Path(f"/dev/fd/{writing}"))
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
 class Broken:
     def __init__(self, error):
         self.error, self.n = error, 0
@@ -146,6 +192,9 @@ def test_a_session_goes_on_without_what_fails_until_nobody_is_left(capsys):
     assert "Input/output error" in capsys.readouterr().err
     session.sinks = [Broken(BrokenPipeError())]
     with pytest.raises(NoListenerError):
+        session._send(status(0), "")
+    session.sinks = [Broken(OSError(5, "Input/output error"))]
+    with pytest.raises(SerError, match="the last output has failed: Input/output error"):
         session._send(status(0), "")
 
 
