@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -47,7 +48,9 @@ def unzip_model(path: Path, folder: Path) -> Path:
             return _unzip_model(path, archive, folder)
     except FileNotFoundError as error:
         raise ModelError(f"{path}: no such bundle") from error
-    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
+    except (
+        OSError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError
+    ) as error:  # fmt: skip
         raise ModelError(f"{path}: not a readable zip file ({error}); copy it again") from error
 
 

@@ -29,11 +29,16 @@ class Recorder:
     def __init__(self, path: Path) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("ab", buffering=0)
+            self._file = path.open("a+b", buffering=0)
+            self._size = self._file.seek(0, os.SEEK_END)
+            self._file.seek(max(0, self._size - 1))
+            # The end of a line that a power cut has torn; it goes before the next one.
+            self._torn_end = b"" if self._file.read(1) in (b"", b"\n") else b"\n"
         except OSError as error:
-            raise SerError(f"{path}: cannot record there ({error.strerror})") from error
+            raise SerError(
+                f"{path}: cannot record there ({error.strerror}); give a file that can be written"
+            ) from error
         self._path = path
-        self._size = self._file.tell()
         self._waiting: list[bytes] = []
         self.n_dropped = 0
 
@@ -60,6 +65,7 @@ class Recorder:
         self._file.close()
 
     def _write(self, line: bytes) -> None:
+        line = self._torn_end + line
         try:
             written = self._file.write(line)
             if written != len(line):
@@ -68,3 +74,4 @@ class Recorder:
             self._file.truncate(self._size)  # half a line is worse than none
             raise
         self._size += len(line)
+        self._torn_end = b""

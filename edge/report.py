@@ -15,6 +15,8 @@ from edge.events import SCHEMA
 from edge.palette import colours
 from edge.storage import write_with
 
+PICTURES = (".png", ".pdf", ".svg")
+
 
 @dataclass
 class Recorded:
@@ -73,6 +75,8 @@ def read(path: Path) -> tuple[list[Recorded], int]:
                     session.utterances.append(event)
                 elif name == "gap":
                     session.gaps.append(event)
+                elif name == "clip":
+                    source = ""  # the same file may be heard again, and is another source then
                 elif name == "summary":
                     session.summary = event
     except OSError as error:
@@ -96,7 +100,11 @@ def text(session: Recorded) -> str:
     for u in session.utterances:
         seconds["uncertain" if u["uncertain"] else u["label"]] += u["duration_s"]
     for label, s in seconds.most_common():
-        sure = [u["confidence"] for u in session.utterances if u["label"] == label]
+        sure = [
+            u["confidence"]
+            for u in session.utterances
+            if u["label"] == label and not u["uncertain"]
+        ]
         mean = f"   confidence {sum(sure) / len(sure):.0%}" if sure else ""
         lines.append(f"  {label:<12} {s:8.1f} s  {s / speech_s:4.0%}{mean}")
     for gap in session.gaps:
@@ -162,15 +170,28 @@ def picture(session: Recorded, path: Path) -> None:
     share.set_xlim(0, 1)
     share.axis("off")
     share.set_title("share of speech", loc="left", fontsize=9)
-    write_with(path, lambda temporary: figure.savefig(temporary, dpi=110))
+    try:
+        write_with(path, lambda temporary: figure.savefig(temporary, dpi=110))
+    except OSError as error:
+        raise SerError(f"{path}: cannot be written ({error.strerror})") from error
     plt.close(figure)
+
+
+def picture_path(text: str) -> Path:
+    """Return an argument as the path of a picture that can be drawn."""
+    path = Path(text)
+    if path.suffix.lower() not in PICTURES:
+        raise argparse.ArgumentTypeError(
+            f"expected a name that ends in {' or '.join(PICTURES)}, not {text}"
+        )
+    return path
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m edge report", description=__doc__)
     add = parser.add_argument
     add("file", type=Path, metavar="FILE", help="what python -m edge --record FILE wrote")
-    add("--png", type=Path, metavar="FILE", help="picture of the last session; "
+    add("--png", type=picture_path, metavar="FILE", help="picture of the last session; "
         "default: the record's name with .png")  # fmt: skip
     add("--no-picture", action="store_true", help="only the summary")
     add("--debug", action="store_true", help="show the traceback of an error")

@@ -14,7 +14,7 @@ from convert import bundle
 from edge.bundle import MANIFEST, unzipped_model
 from edge.card import sha256
 from edge.errors import ModelError
-from edge.model import DEFAULT_MODEL, Model
+from edge.model import Model, default_model
 
 ROOT = Path(__file__).parent.parent
 
@@ -23,8 +23,8 @@ ROOT = Path(__file__).parent.parent
 def packed(tmp_path):
     """A bundle of the shipped model under a name of its own."""
     model = tmp_path / "mine.int8.tflite"
-    shutil.copy(DEFAULT_MODEL, model)
-    card = json.loads(DEFAULT_MODEL.with_suffix(".json").read_text())
+    shutil.copy(default_model(), model)
+    card = json.loads(default_model().with_suffix(".json").read_text())
     card["file"]["name"] = model.name
     model.with_suffix(".json").write_text(json.dumps(card))
     path = tmp_path / "mine.zip"
@@ -157,6 +157,31 @@ def test_nothing_is_written_outside_of_the_bundle_s_folder(packed, tmp_path, mon
     with pytest.raises(ModelError):
         Model(repacked(packed, lambda c: c.update({"../outside": b"x"})))
     assert sorted(p for p in tmp_path.rglob("*")) == before
+
+
+def test_what_cannot_be_unpacked_is_refused(packed):
+    with zipfile.ZipFile(packed) as archive:
+        offset = archive.getinfo(MANIFEST).header_offset
+    content = bytearray(packed.read_bytes())
+    content[offset + 30 + len(MANIFEST)] = 0xFF  # no kind of block begins like that
+    packed.write_bytes(content)
+    with pytest.raises(ModelError, match="not a readable zip file"):
+        Model(packed)
+
+
+def test_a_damaged_list_is_no_news_until_the_model_is_needed(packed, tmp_path):
+    folder = tmp_path / "unzipped"
+    with zipfile.ZipFile(packed) as archive:
+        archive.extractall(folder)
+    (folder / MANIFEST).write_text("[")
+    for arguments, code, text in [(["--help"], 0, ""), (["--demo"], 1, "bundle.json is damaged")]:
+        done = subprocess.run(
+            [sys.executable, "-m", "edge", *arguments],
+            cwd=folder, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == code
+        assert text in done.stderr
+        assert done.stderr.count("\n") == code
 
 
 def test_what_is_no_zip_file_is_refused(tmp_path):
