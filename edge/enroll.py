@@ -20,11 +20,11 @@ import numpy as np
 
 from edge.audio import Lost, Notice, Source, file_blocks
 from edge.card import sha256
-from edge.errors import SerError, exit_code
+from edge.errors import SerError, above_0, count, exit_code
 from edge.frontend import Frontend
-from edge.model import DEFAULT_MODEL, Model
+from edge.model import Model
 from edge.recognizer import Recognizer
-from edge.speaker import Statistics
+from edge.speaker import MEMORY_S, Statistics
 from edge.storage import write_json
 
 FORMAT = 1
@@ -55,6 +55,16 @@ def recipe(frontend: Frontend) -> str:
     for key in ("mean", "scale", "adapt_s"):
         del stored[key]
     return sha256(json.dumps(stored, sort_keys=True).encode())
+
+
+def require_room(folder: Path) -> None:
+    """VoiceError if voices cannot be stored in ``folder``: better before somebody speaks."""
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise VoiceError(
+            f"{there}: cannot be written, where the voice is to be stored; set XDG_DATA_HOME to a "
+            "folder that can"
+        )
 
 
 def store(name: str, statistics: Statistics, frontend: Frontend) -> Path:
@@ -139,11 +149,11 @@ def build_parser() -> argparse.ArgumentParser:
     add("files", nargs="*", metavar="FILE", help="recordings; default: the microphone")
     add("--list", action="store_true", help="say who is enrolled")
     add("--forget", action="store_true", help="delete what is stored of NAME")
-    add("--seconds", type=float, default=LISTEN_S, metavar="S",
+    add("--seconds", type=above_0, default=LISTEN_S, metavar="S",
         help=f"of speech from the microphone; default: {LISTEN_S:g}")  # fmt: skip
-    add("--model", type=Path, default=DEFAULT_MODEL, metavar="FILE", help="default: the shipped")
+    add("--model", type=Path, metavar="FILE", help="default: the shipped")
     add("--device", help="index or part of its name; default: the system's")
-    add("--channel", type=int, metavar="N", help="from 1; default: the mean of the first two")
+    add("--channel", type=count, metavar="N", help="from 1; default: the mean of the first two")
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
@@ -159,10 +169,11 @@ def run(args: argparse.Namespace) -> None:
         path.unlink()
         print(f"forgot {args.name}")
         return
+    require_room(path.parent)
     model = Model(args.model)
     frontend = model.card.frontend
     if not frontend.adapt_s:
-        raise VoiceError(f"{args.model} does not adapt to a speaker; there is nothing to enroll")
+        raise VoiceError(f"{model.path} does not adapt to a speaker; there is nothing to enroll")
     recognizer = Recognizer(model)
     if args.files:
         for file in args.files:
@@ -189,6 +200,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if not args.list and args.name is None:
         parser.error("expected a name")
-    if not args.seconds >= LEAST_S:
-        parser.error(f"--seconds must be at least {LEAST_S:g}")
+    if not LEAST_S <= args.seconds < MEMORY_S:  # more is never reached: the oldest fades
+        parser.error(
+            f"--seconds: expected at least {LEAST_S:g} and less than {MEMORY_S:g}, "
+            f"not {args.seconds:g}"
+        )
     return exit_code(lambda: run(args), args.debug, "stopped; nothing was stored")

@@ -1,16 +1,21 @@
-"""The one exception family of the project.
+"""The one exception family of the project, and how a command line says what is wrong.
 
 The caller's mistakes are ``ValueError`` and ``TypeError``; what the world does wrong (a missing
 file, a damaged model, a microphone that is not there) is a subclass of `SerError`, so that a
-program can catch it in one place and show its one line.
+program can catch it in one place and show its one line. A wrong number never gets so far: the types
+of argparse's arguments refuse it.
 """
 
 from __future__ import annotations
 
+import argparse
+import math
 import signal
 import sys
 import threading
 from collections.abc import Callable
+
+MOST = 1_000_000  # Assumed: what is counted in arguments is less; more is a slip, and costs memory.
 
 
 class SerError(Exception):
@@ -42,6 +47,46 @@ def exit_code(command: Callable[[], None], debug: bool, stopped: str = "stopped"
     except (SerError, OSError) as error:
         if debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {message(error)}", file=sys.stderr)
         return 1
     return 0
+
+
+def message(error: Exception) -> str:
+    """Return what an error says; of the system's, without their number, the file and the reason."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    # Of two, the second is the one that was to be written.
+    name = error.filename if error.filename2 is None else error.filename2
+    return error.strerror if name is None else f"{name}: {error.strerror}"
+
+
+def above_0(text: str) -> float:
+    """Return an argument as a number above 0."""
+    return _number(text, lambda n: 0 < n < math.inf, "a number above 0")
+
+
+def at_least_0(text: str) -> float:
+    """Return an argument as a number of at least 0."""
+    return _number(text, lambda n: 0 <= n < math.inf, "a number of at least 0")
+
+
+def share(text: str) -> float:
+    """Return an argument as a number from 0 to 1."""
+    return _number(text, lambda n: 0 <= n <= 1, "a number from 0 to 1")
+
+
+def count(text: str, most: int = MOST) -> int:
+    """Return an argument as a whole number from 1 to ``most``."""
+    expected = f"a whole number from 1 to {most}"
+    return int(_number(text, lambda n: 1 <= n <= most and n.is_integer(), expected))
+
+
+def _number(text: str, fits: Callable[[float], bool], expected: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan  # which fits nowhere
+    if not fits(number):
+        raise argparse.ArgumentTypeError(f"expected {expected}, not {text}")
+    return number

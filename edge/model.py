@@ -16,14 +16,14 @@ from edge.coreml import CoreMLRuntime
 from edge.errors import ModelError
 from edge.quiet import quiet_native
 
-# The shipped model, or the one of the unzipped bundle that this program came in.
-DEFAULT_MODEL = (
-    unzipped_model(Path(__file__).parent.parent)
-    or Path(__file__).parent / "models" / "emodb.int8.tflite"
-)
-
 # Both have the same Interpreter class; edge/requirements.txt installs one of them.
 RUNTIMES = ("tflite_runtime", "ai_edge_litert")
+
+
+def default_model() -> Path:
+    """Return the shipped model, or the one of the unzipped bundle that this program came in."""
+    folder = Path(__file__).parent
+    return unzipped_model(folder.parent) or folder / "models" / "emodb.int8.tflite"
 
 
 def runtime() -> str:
@@ -54,13 +54,18 @@ class Model:
 
     Parameters
     ----------
-    path : Path
+    path : Path, optional
         A ``.tflite`` file, or on macOS an ``.mlpackage``, whose card is the ``.json`` of the same
-        name beside it; or a bundle (``.zip``), which holds both.
+        name beside it; or a bundle (``.zip``), which holds both. Default: `default_model`.
     n_threads : int
         Threads for one inference (TFLite).
     compute_units : str
         Which of `edge.coreml.COMPUTE_UNITS` may be used (Core ML).
+
+    Attributes
+    ----------
+    path : Path
+        The file that was given.
 
     Raises
     ------
@@ -69,10 +74,11 @@ class Model:
     """
 
     def __init__(
-        self, path: Path = DEFAULT_MODEL, n_threads: int = 1, compute_units: str = "all"
+        self, path: Path | None = None, n_threads: int = 1, compute_units: str = "all"
     ) -> None:
         if n_threads < 1:
             raise ValueError(f"n_threads must be at least 1, not {n_threads}")
+        self.path = path = path or default_model()
         if path.suffix == ".zip":
             # Kept as long as the model: Core ML may read its package again.
             self._unzipped = tempfile.TemporaryDirectory(prefix="edge-")

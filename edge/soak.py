@@ -19,10 +19,10 @@ import numpy as np
 
 from edge import demo, machine
 from edge.audio import read_file
-from edge.errors import SerError, exit_code
+from edge.errors import SerError, above_0, exit_code
 from edge.events import Event
 from edge.gate import CHUNK_SAMPLES, SpeechGate
-from edge.model import DEFAULT_MODEL, Model
+from edge.model import Model
 from edge.recognizer import Recognizer
 from edge.storage import write_json
 
@@ -112,8 +112,8 @@ def soak(model: Model, hours: float) -> dict[str, Any]:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m edge soak", description=__doc__)
     add = parser.add_argument
-    add("--hours", type=float, default=24.0, help="of audio; default: 24")
-    add("--model", type=Path, default=DEFAULT_MODEL, metavar="FILE")
+    add("--hours", type=above_0, default=24.0, help="of audio; default: 24")
+    add("--model", type=Path, metavar="FILE", help="default: the shipped one")
     add("--out", type=Path, default=RESULT, help="default: edge/results/soak.json")
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser

@@ -26,7 +26,7 @@ from edge.errors import SerError, exit_code
 from edge.events import Estimate, SpeechEnd, SpeechStart, Utterance
 from edge.frontend import feature_rows
 from edge.gate import CHUNK_SAMPLES, GateSettings, SpeechGate
-from edge.model import DEFAULT_MODEL, Model
+from edge.model import Model
 from edge.recognizer import Recognizer
 from edge.smoothing import Smoothing
 from edge.storage import write_json
@@ -71,15 +71,25 @@ def load_speech(data: Path) -> list[Clip]:
     return [Clip(p.name[:2], EMOTIONS[p.name[5]], read_file(p, RATE_HZ)) for p in paths]
 
 
+def esc10(data: Path, rate_hz: int, every: int = 1) -> dict[str, list[np.ndarray]]:
+    """Return each class of ESC-10 in ``data``, of its recordings one in ``every``."""
+    sounds = {
+        folder.name.split(" - ")[-1].lower(): [
+            read_file(path, rate_hz) for path in sorted(folder.glob("*.ogg"))[::every]
+        ]
+        for folder in sorted((data / "esc10").glob("[0-9]*"))
+    }
+    if not sounds or not all(sounds.values()):
+        raise SerError(
+            f"{data}/esc10: expected ESC-10's folders there, such as '001 - Dog bark', with .ogg "
+            "files"
+        )
+    return sounds
+
+
 def load_noise(data: Path) -> dict[str, np.ndarray]:
     """Return a quarter of ESC-10, joined for each class, and two noises that need no recording."""
-    noise = {}
-    for folder in sorted((data / "esc10").glob("0*")):
-        paths = sorted(folder.glob("*.ogg"))[::4]
-        joined = np.concatenate([read_file(p, RATE_HZ) for p in paths])
-        noise[folder.name.split(" - ")[-1].lower()] = joined
-    if not noise:
-        raise SerError(f"{data}/esc10: expected ESC-10's class folders there")
+    noise = {name: np.concatenate(sounds) for name, sounds in esc10(data, RATE_HZ, 4).items()}
     rng = np.random.default_rng(0)
     minute = RATE_HZ * 60
     noise["white, -40 dB"] = (0.01 * rng.normal(size=minute)).astype(np.float32)
@@ -284,7 +294,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--data", type=Path, default=os.environ.get("SER_DATA"), metavar="DIR",
         help="folder with emodb/ and esc10/; default: the variable SER_DATA")  # fmt: skip
-    add("--model", type=Path, default=DEFAULT_MODEL, metavar="FILE")
+    add("--model", type=Path, metavar="FILE", help="default: the shipped one")
     add("--out", type=Path, default=RESULT, help="default: edge/results/study.json")
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser
@@ -298,7 +308,7 @@ def run(args: argparse.Namespace) -> None:
     unheard = model.card.provenance.get("held_out_speakers", [])
     clips = [clip for clip in speech if clip.speaker in unheard]
     if not clips:
-        raise SerError(f"{args.model}: its card names no held-out speakers of EMO-DB")
+        raise SerError(f"{model.path}: its card names no held-out speakers of EMO-DB")
     result = {
         "date": date.today().isoformat(),
         "hardware": machine.description(),

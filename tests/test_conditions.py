@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+import soundfile
 
 from edge.audio import read_file
 from edge.demo import clips as demo_clips
+from edge.errors import SerError
 from edge.model import Model
 from train.conditions import (
     Spoken,
@@ -84,3 +86,20 @@ def test_silence_gives_no_report_with_the_gate_and_many_without(model):
     silence = [np.zeros(20 * RATE, np.float32)]
     assert false_alarms(model, "voice", silence)["utterances_per_hour"] == 0
     assert false_alarms(model, "off", silence)["utterances_per_hour"] > 0
+
+
+def test_the_sounds_of_esc10_are_read_class_by_class(tmp_path):
+    for name, n in (("001 - Dog bark", 3), ("002 - Rain", 2)):
+        for number in range(n):
+            (tmp_path / "esc10" / name).mkdir(parents=True, exist_ok=True)
+            path = tmp_path / "esc10" / name / f"{number}.ogg"
+            soundfile.write(path, np.zeros(RATE), RATE)
+    (tmp_path / "esc10" / "README.md").touch()
+    found = Surroundings.read(tmp_path, RATE)
+    assert {name: len(sounds) for name, sounds in found.sounds.items()} == {
+        "dog bark": 3,
+        "rain": 2,
+    }
+    assert found.room is None
+    with pytest.raises(SerError, match="expected ESC-10's folders there"):
+        Surroundings.read(tmp_path / "absent", RATE)

@@ -65,6 +65,13 @@ def test_too_little_speech_stores_nothing(files, home, capsys):
     assert not (home / "ser").exists()
 
 
+def test_where_nothing_can_be_stored_nobody_has_to_speak(files, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", "/dev/null/home")
+    monkeypatch.setattr(enroll, "Model", None)  # it is not even loaded
+    assert enroll.main(["anna", *files]) == 1
+    assert "error: /dev/null: cannot be written" in capsys.readouterr().err
+
+
 def test_a_voice_can_be_forgotten(files, home, capsys):
     assert enroll.main(["anna", *files]) == 0
     assert enroll.main(["anna", "--forget"]) == 0

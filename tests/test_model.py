@@ -6,16 +6,16 @@ import pytest
 
 from edge.card import Card
 from edge.errors import ModelError
-from edge.model import DEFAULT_MODEL, Model, dequantize, quantize, softmax
+from edge.model import Model, default_model, dequantize, quantize, softmax
 from edge.storage import write_with
 
 
 @pytest.fixture
 def copy(tmp_path):
     """The shipped model, to be damaged."""
-    path = tmp_path / DEFAULT_MODEL.name
-    shutil.copy(DEFAULT_MODEL, path)
-    shutil.copy(DEFAULT_MODEL.with_suffix(".json"), path.with_suffix(".json"))
+    path = tmp_path / default_model().name
+    shutil.copy(default_model(), path)
+    shutil.copy(default_model().with_suffix(".json"), path.with_suffix(".json"))
     return path
 
 
@@ -81,7 +81,7 @@ def test_a_file_that_is_no_model_is_refused(copy):
 
 
 def test_the_card_survives_a_round_trip(tmp_path):
-    card = Card.read(DEFAULT_MODEL.with_suffix(".json"))
+    card = Card.read(default_model().with_suffix(".json"))
     card.write(tmp_path / "card.json")
     assert Card.read(tmp_path / "card.json") == card
 

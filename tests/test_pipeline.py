@@ -198,7 +198,7 @@ def test_wrong_use_is_one_clear_line(tiny_emodb, tmp_path, capsys, arguments, te
         (["--window-s", "nan"], "expected a number above 0, not nan"),
         (["--window-s", "0"], "expected a number above 0, not 0"),
         (["--seed", "-1"], "expected a whole number from 0 on, not -1"),
-        (["--epochs", "many"], "expected a whole number from 1 on, not many"),
+        (["--epochs", "many"], "expected a whole number from 1 to 1000000, not many"),
     ],
 )
 def test_a_wrong_number_is_one_clear_line(tiny_emodb, tmp_path, capsys, arguments, text):

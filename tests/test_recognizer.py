@@ -8,7 +8,7 @@ from edge.audio import Lost, Notice, read_file
 from edge.card import Card
 from edge.events import Estimate, Gap, SpeechEnd, SpeechStart, Status, Utterance
 from edge.frontend import LOG_MEL, feature_rows
-from edge.gate import GateSettings, SpeechGate
+from edge.gate import CHUNK_SAMPLES, GateSettings, SpeechGate
 from edge.model import Model, softmax
 from edge.recognizer import Recognizer, window_starts
 from edge.smoothing import Smoothing
@@ -319,6 +319,11 @@ def test_low_confidence_is_called_uncertain(model, scene):
 )
 def test_window_starts_reach_the_end(n_rows, starts):
     assert window_starts(n_rows, 10, 4) == starts
+
+
+def test_a_status_is_never_due_more_than_once_a_chunk(model):
+    events = recognizer_of(model, status_s=1e-9).push(np.zeros(10 * CHUNK_SAMPLES))
+    assert [e.at_sample for e in events] == [CHUNK_SAMPLES * n for n in range(1, 11)]
 
 
 @pytest.mark.parametrize("name", ["hop_s", "first_s", "status_s"])

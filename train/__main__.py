@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import math
 import os
 import shlex
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from edge.errors import SerError, exit_code
+from edge.errors import SerError, above_0, count, exit_code
 from edge.frontend import LOG_MEL, PUBLISHED, STREAM
 from edge.quiet import quiet_native
 
@@ -46,17 +45,17 @@ def build_parser() -> argparse.ArgumentParser:
         help="with holdout: speakers to test on, separated by commas; default: nobody")  # fmt: skip
     add("--without", metavar="SPEAKERS", default="",
         help="speakers to leave out altogether, separated by commas; default: nobody")  # fmt: skip
-    add("--epochs", type=_at_least_1, default=120, help="default: 120")
-    add("--window-s", type=_above_0, metavar="S",
+    add("--epochs", type=count, default=120, help="default: 120")
+    add("--window-s", type=above_0, metavar="S",
         help="window or clip length; default: 3, or with the published front end the length that "
         "TIM-Net's authors used for the corpus")  # fmt: skip
-    add("--n-blocks", type=_at_least_1,
+    add("--n-blocks", type=count,
         help="default: the preset's; with the published front end 10 for iemocap")  # fmt: skip
-    add("--n-filters", type=_at_least_1, help="default: the preset's")
+    add("--n-filters", type=count, help="default: the preset's")
     add("--fusion", choices=FUSIONS, help="default: the preset's")
-    add("--batch-size", type=_at_least_1, help="default: the preset's")
-    add("--seed", type=_seed, default=0, help="of weights, order and dropout; default: 0")
-    add("--jobs", type=_at_least_1, metavar="N",
+    add("--batch-size", type=count, help="default: the preset's")
+    add("--seed", type=seed_number, default=0, help="of weights, order and dropout; default: 0")
+    add("--jobs", type=count, metavar="N",
         help="folds at a time; default: one for each core, or 1 with a GPU")  # fmt: skip
     add("--dask", metavar="ADDRESS",
         help="run the folds on this Dask cluster, e.g. tcp://10.0.0.1:8786")  # fmt: skip
@@ -66,26 +65,11 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _at_least_1(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, not {text}")
-    return int(text)
-
-
-def _seed(text: str) -> int:
+def seed_number(text: str) -> int:
+    """Return an argument as a whole number from 0 on."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"expected a whole number from 0 on, not {text}")
     return int(text)
-
-
-def _above_0(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a number above 0, not {text}")
-    return value
 
 
 def data_folder(corpus: str, given: Path | None) -> Path:

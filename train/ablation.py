@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from edge.errors import exit_code
+from edge.errors import count, exit_code
 from edge.frontend import LOG_MEL
 from edge.machine import hardware
 from edge.storage import write_json
@@ -113,8 +113,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m train.ablation", description=__doc__)
     add = parser.add_argument
     add("--data", type=Path, metavar="DIR", help="EMO-DB's folder; default: $SER_DATA/emodb")
-    add("--epochs", type=int, default=EPOCHS, help=f"default: {EPOCHS}")
-    add("--jobs", type=int, metavar="N", help="folds at a time; default: one for each core")
+    add("--epochs", type=count, default=EPOCHS, help=f"default: {EPOCHS}")
+    add("--jobs", type=count, metavar="N", help="folds at a time; default: one for each core")
     add("--runs", type=Path, default=Path("runs/ablation"), metavar="DIR",
         help="default: runs/ablation")  # fmt: skip
     add("--out", type=Path, required=True, metavar="FILE", help="JSON file")

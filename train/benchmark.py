@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from edge.errors import count
 from edge.quiet import quiet_native
 from edge.storage import write_json
 from train.presets import PRESETS
@@ -115,9 +116,9 @@ def main(argv: list[str] | None = None) -> int:
     from edge.machine import hardware
 
     parser = argparse.ArgumentParser(prog="python -m train.benchmark", description=__doc__)
-    parser.add_argument("--epochs", type=int, default=5, help="timed, of each; default: 5")
+    parser.add_argument("--epochs", type=count, default=5, help="timed, of each; default: 5")
     parser.add_argument(
-        "--threads", type=int, default=1, help="as a fold gets them on 2 cores; default: 1"
+        "--threads", type=count, default=1, help="as a fold gets them on 2 cores; default: 1"
     )
     parser.add_argument(
         "--out", type=Path, default=RESULT, help="default: train/results/speed.json"

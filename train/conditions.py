@@ -24,7 +24,7 @@ import numpy as np
 from rich.console import Console
 
 from edge.audio import read_file
-from edge.errors import SerError, exit_code
+from edge.errors import SerError, count, exit_code
 from edge.events import Clip as ClipEvent
 from edge.events import Estimate, Utterance
 from edge.gate import SpeechGate
@@ -33,6 +33,7 @@ from edge.model import Model
 from edge.recognizer import Recognizer
 from edge.speaker import TELEPHONE_HZ, Statistics
 from edge.storage import write_json
+from edge.study import esc10
 from train import corpora
 from train.__main__ import data_folder
 from train.augment import band, reverberant, with_noise
@@ -43,7 +44,7 @@ from train.fit import recall
 SNRS_DB = (20.0, 10.0, 5.0, 0.0)
 GAINS_DB = (-30.0, -20.0, -10.0, 6.0, 12.0)
 SECONDS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
-KNOWN_S = (0.0, 5.0, 10.0, 30.0, 60.0)
+KNOWN_S = (5.0, 10.0, 30.0, 60.0)
 ENROLMENT_S = (10.0, 30.0)
 N_BABBLE = 6  # Assumed: voices in a babble.
 BLOCK_SAMPLES = 1600
@@ -128,17 +129,11 @@ class Surroundings:
     @classmethod
     def read(cls, data: Path, rate_hz: int) -> Surroundings:
         """Read ``esc10/`` and ``rir/rir_clap.wav`` in the folder ``data``."""
-        sounds = {
-            folder.name.split(" - ")[-1].lower(): [
-                read_file(path, rate_hz) for path in sorted(folder.glob("*.ogg"))
-            ]
-            for folder in sorted((data / "esc10").glob("*/"))
-        }
         room = None
         if (path := data / "rir" / "rir_clap.wav").exists():
             response = read_file(path, rate_hz)
             room = response[int(np.abs(response).argmax()) :]
-        return cls(sounds, room)
+        return cls(esc10(data, rate_hz), room)
 
 
 def noises(around: Surroundings, others: list[Spoken]) -> dict[str, Change]:
@@ -301,6 +296,7 @@ def study(
         "offline_uar": round(np.mean([offline(Model(p), clips) for p, clips, *_ in tests]), 2),
         "uar": recalls,
         "median_s_to_right_and_stable": round(float(np.median(right)), 2) if right else None,
+        "n_right_and_stable": len(right),
         "label_changes_per_minute": round(sum(a.changes for _, a in clean) / minutes, 2),
         "non_speech": {
             gate: false_alarms(opened[0], gate, sounds)
@@ -318,7 +314,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--noise", type=Path, help="the folder above esc10/ and rir/: $SER_DATA")
     parser.add_argument("--only", nargs="+", default=(), metavar="WORD",
         help="conditions whose names begin so, e.g. known enrolled; default: all")  # fmt: skip
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--jobs", type=count, default=os.cpu_count() or 1)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON file")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
@@ -332,8 +328,6 @@ def main(argv: list[str] | None = None) -> int:
         folder = data_folder(args.corpus, args.data)
         corpus = corpora.load(args.corpus, folder)
         noise = args.noise or Path(os.environ.get("SER_DATA", folder.parent))
-        if not (noise / "esc10").is_dir():
-            raise SerError(f"{noise}/esc10: no such folder; give --noise, the folder above esc10/")
         found = study(args.models, corpus, noise, args.jobs, tuple(args.only))
         precision = {str(Model(path).card.file.precision) for path in args.models}  # type: ignore[union-attr]
         written = {"precision": sorted(precision), "hardware": hardware()}

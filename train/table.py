@@ -23,14 +23,14 @@ import numpy as np
 from rich.console import Console
 
 from edge.card import Card
-from edge.errors import exit_code
+from edge.errors import count, exit_code
 from edge.frontend import PUBLISHED
 from edge.machine import hardware
 from edge.quiet import quiet_native
 from edge.storage import write_json, write_with
 from train import corpora, protocols
 from train import run as training
-from train.__main__ import KEPT, data_folder, default_jobs
+from train.__main__ import KEPT, data_folder, default_jobs, seed_number
 from train.dataset import corpus_features, default_window_s, device_windows
 from train.fit import recall
 from train.presets import PRESETS, multiply_accumulates
@@ -221,9 +221,9 @@ def main(argv: list[str] | None = None) -> int:
     add("--protocol", nargs="+", choices=PROTOCOLS, default=tuple(PROTOCOLS))
     add("--preset", nargs="+", choices=ROWS, default=ROWS)
     add("--data", type=Path, metavar="DIR", help="the folder above the corpora; default: $SER_DATA")
-    add("--epochs", type=int, default=EPOCHS, help=f"default: {EPOCHS}")
-    add("--seed", type=int, default=0, help="default: 0")
-    add("--jobs", type=int, metavar="N", help="folds at a time; default: one for each core")
+    add("--epochs", type=count, default=EPOCHS, help=f"default: {EPOCHS}")
+    add("--seed", type=seed_number, default=0, help="default: 0")
+    add("--jobs", type=count, metavar="N", help="folds at a time; default: one for each core")
     add("--runs", type=Path, default=Path("runs/table"), metavar="DIR", help="default: runs/table")
     add("--out", type=Path, required=True, metavar="FILE", help="JSON file; goes on with one")
     add("--debug", action="store_true", help="show the traceback of an error")
