@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import importlib
+import io
 import os
 import signal
 import sys
@@ -19,12 +21,12 @@ from edge import demo
 from edge.audio import PCM_FORMATS, file_blocks, pcm_blocks
 from edge.coreml import COMPUTE_UNITS
 from edge.enroll import load as load_voice
-from edge.errors import ModelError, exit_code
+from edge.errors import ModelError, above_0, at_least_0, count, exit_code, share
 from edge.gate import KINDS, GateSettings, SpeechGate
-from edge.model import DEFAULT_MODEL, Model
+from edge.model import Model
 from edge.output import OUTLET, JsonLines, Lines, Outlet, Sink
 from edge.recognizer import HOP_S, STATUS_S, Recognizer
-from edge.session import NamedSource, NoListenerError, Session
+from edge.session import NamedSource, NoListenerError, Session, signals
 from edge.smoothing import Smoothing
 
 # python -m edge COMMAND: a module of that name with a main(argv).
@@ -35,6 +37,8 @@ COMMANDS = {
     "soak": "a day of audio in a few minutes, every sample accounted for",
     "study": "what the gate and the smoothing do to speech and noise",
 }
+MOST_CHANNELS = 1024  # Cited: libsndfile's SF_MAX_CHANNELS; a pipe may have what a file may.
+MOST_PORT = 65_535  # Cited: what TCP has 16 bits for.
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -54,77 +58,57 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="hear files at the speed of sound, like a microphone",
     )
-    add("--model", type=Path, default=DEFAULT_MODEL, metavar="FILE",
+    add("--model", type=Path, metavar="FILE",
         help=".tflite (on macOS also .mlpackage) with its card beside it, or a bundle (.zip); "
         "default: the shipped one")  # fmt: skip
     add("--compute-units", choices=COMPUTE_UNITS, default="all",
         help="what may run an .mlpackage; default: all")  # fmt: skip
     add("--speaker", metavar="NAME", help="who speaks; first: python -m edge enroll NAME")
-    add("--threads", type=_count, default=1, metavar="N", help="for the model; default: 1")
+    add("--threads", type=count, default=1, metavar="N", help="for the model; default: 1")
     add("--debug", action="store_true", help="show the traceback of an error")
 
     add = parser.add_argument_group("microphone").add_argument
     add("--device", help="index or part of its name; default: the system's")
-    add("--channel", type=_count, metavar="N", help="from 1; default: the mean of the first two")
+    add("--channel", type=count, metavar="N", help="from 1; default: the mean of the first two")
     add("--list-devices", action="store_true", help="show microphones and stop")
     add("--no-reconnect", action="store_true",
         help="stop when the microphone is missing, instead of waiting for it")  # fmt: skip
 
     add = parser.add_argument_group("PCM on standard input").add_argument
-    add("--rate", type=_count, default=16_000, metavar="HZ", help="default: 16000")
-    add("--channels", type=_count, default=1, metavar="N", help="default: 1")
+    add("--rate", type=count, default=16_000, metavar="HZ", help="default: 16000")
+    add("--channels", type=functools.partial(count, most=MOST_CHANNELS), default=1, metavar="N",
+        help="default: 1")  # fmt: skip
     add("--format", choices=PCM_FORMATS, default="s16le", help="default: s16le")
 
     smoothing, gate = Smoothing(), GateSettings()
     add = parser.add_argument_group("what counts as speech, and how steady it is").add_argument
     add("--gate", choices=KINDS, default="voice",
         help="voice: loudness and a voice-activity model; default: voice")  # fmt: skip
-    add("--hold-s", type=_at_least_0, default=gate.hold_s, metavar="S",
+    add("--hold-s", type=at_least_0, default=gate.hold_s, metavar="S",
         help=f"a pause so long ends an utterance; default: {gate.hold_s}")  # fmt: skip
-    add("--hop-s", type=_above_0, default=HOP_S, metavar="S",
+    add("--hop-s", type=above_0, default=HOP_S, metavar="S",
         help=f"from one estimate to the next; default: {HOP_S}")  # fmt: skip
-    add("--average-s", type=_at_least_0, default=smoothing.average_s, metavar="S",
+    add("--average-s", type=at_least_0, default=smoothing.average_s, metavar="S",
         help=f"time constant of the running average; default: {smoothing.average_s}")  # fmt: skip
-    add("--dwell-s", type=_at_least_0, default=smoothing.dwell_s, metavar="S",
+    add("--dwell-s", type=at_least_0, default=smoothing.dwell_s, metavar="S",
         help=f"another label has to lead so long; default: {smoothing.dwell_s}")  # fmt: skip
-    add("--uncertain-below", type=_share, metavar="P",
+    add("--uncertain-below", type=share, metavar="P",
         help="confidence below which it says uncertain; default: see its card")  # fmt: skip
 
     add = parser.add_argument_group("output").add_argument
     add("--json", action="store_true", help="JSON Lines on standard output (README: events)")
     add("--plain", action="store_true", help="plain lines, on a terminal too")
     add("--record", type=Path, metavar="FILE", help="append all events to FILE, as JSON Lines")
-    add("--status-s", type=_above_0, metavar="S",
+    add("--status-s", type=above_0, metavar="S",
         help=f"from one status event to the next; default: {STATUS_S:g}, 0.1 to watch")  # fmt: skip
 
     add = parser.add_argument_group("web page").add_argument
     add("--serve", action="store_true", help="show the events on a web page")
     add("--host", default="127.0.0.1", help="address to listen on; default: 127.0.0.1")
-    add("--port", type=_count, default=8765, help="default: 8765")
+    add("--port", type=functools.partial(count, most=MOST_PORT), default=8765,
+        help="default: 8765")  # fmt: skip
     add("--token", help="what a browser elsewhere must know; default: a new one, shown at start")
     return parser
-
-
-def _number(text: str, fits: bool, expected: str) -> float:
-    if not fits:
-        raise argparse.ArgumentTypeError(f"must be {expected}, not {text}")
-    return float(text)
-
-
-def _above_0(text: str) -> float:
-    return _number(text, 0 < float(text) < float("inf"), "above 0")
-
-
-def _at_least_0(text: str) -> float:
-    return _number(text, 0 <= float(text) < float("inf"), "at least 0")
-
-
-def _share(text: str) -> float:
-    return _number(text, 0 <= float(text) <= 1, "from 0 to 1")
-
-
-def _count(text: str) -> int:
-    return int(_number(text, int(text) >= 1, "at least 1"))
 
 
 def file_sources(args: argparse.Namespace, rate_hz: int) -> Iterator[NamedSource]:
@@ -194,7 +178,7 @@ def run(args: argparse.Namespace) -> None:
     frontend = model.card.frontend
     if not frontend.streamable:
         raise ModelError(
-            f"{args.model}: cannot be streamed, its features need the whole clip (centred frames "
+            f"{model.path}: cannot be streamed, its features need the whole clip (centred frames "
             "or top_db); train with --frontend logmel, and convert that"
         )
     rate_hz = frontend.sample_rate_hz
@@ -212,7 +196,7 @@ def run(args: argparse.Namespace) -> None:
         status_s=args.status_s or (0.1 if watched or args.serve else STATUS_S),
         known=load_voice(args.speaker, frontend) if args.speaker else None,
     )
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as end, contextlib.ExitStack() as stack:
         session = Session(recognizer, open_sinks(args, stack, live, watched))
         try:
             session.start()
@@ -232,11 +216,16 @@ def run(args: argparse.Namespace) -> None:
         except (KeyboardInterrupt, NoListenerError):
             pass  # the usual ways to stop listening
         finally:
+            # Who presses Ctrl-C twice loses neither summary nor terminal; SIGTERM ends this too.
+            end.enter_context(signals(signal.SIG_IGN, signal.SIGINT))
             session.close()
 
 
 def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file's name need not be text, and not every terminal has our signs.
+        sys.stdout.reconfigure(errors="backslashreplace")
     if argv and argv[0] in COMMANDS:
         return int(importlib.import_module(f"edge.{argv[0]}").main(argv[1:]))
     parser = build_parser()

@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from types import FrameType
 
 from edge.audio import Source
-from edge.errors import SerError
+from edge.errors import SerError, message
 from edge.events import Clip, Estimate, Event, Gap, Start, Summary, Utterance
 from edge.machine import peak_memory_mb
 from edge.output import Sink
@@ -31,7 +31,7 @@ class NamedSource:
 
 
 class NoListenerError(Exception):
-    """Every sink has gone; there is nobody left to work for."""
+    """Every reader has gone; there is nobody left to work for."""
 
 
 class Session:
@@ -79,8 +79,9 @@ class Session:
         """Run one source to its end; an error of the source is raised after that."""
         self.recognizer.reset()
         self._counted = False
-        self._error: SerError | None = None
-        with self._interruptible():
+        self._error: SerError | OSError | None = None
+        # A signal ends the source between two blocks; a second one ends it at once.
+        with signals(self._interrupt, signal.SIGINT, signal.SIGTERM):
             self._hear(source)
         self._count()
         if self._error is not None:
@@ -88,6 +89,8 @@ class Session:
 
     def _hear(self, source: NamedSource) -> None:
         for event in self.recognizer.events(self._until_interrupted(source.items)):
+            if isinstance(event, Clip) and self._error is not None and not event.at_sample:
+                continue  # nothing was heard, which is not to say that nobody speaks
             if isinstance(event, Estimate) and self._first_estimate_cpu_s is None:
                 self._first_estimate_cpu_s = time.process_time()
             if isinstance(event, Clip) and source.true_label is not None:
@@ -119,11 +122,9 @@ class Session:
         )
 
     def close(self) -> None:
-        """Say the summary, if anything was heard, and let every sink finish."""
-        summary = self.summary()
-        if summary.heard_s:
-            with contextlib.suppress(NoListenerError):
-                self._send(summary, "")
+        """Say the summary, and let every sink finish."""
+        with contextlib.suppress(NoListenerError):
+            self._send(self.summary(), "")
         for sink in list(self.sinks):
             self._try(sink, sink.close)
 
@@ -145,7 +146,7 @@ class Session:
             except (StopIteration, KeyboardInterrupt):
                 self._waiting = False
                 return
-            except SerError as error:
+            except (SerError, OSError) as error:
                 self._waiting, self._error = False, error
                 return
             yield item
@@ -154,20 +155,6 @@ class Session:
         again, self.interrupted = self.interrupted, True
         if self._waiting or again:
             raise KeyboardInterrupt
-
-    @contextlib.contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        """Let signals end the source between two blocks; a second one ends it at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before = [signal.signal(number, self._interrupt) for number in numbers]
-        try:
-            yield
-        finally:
-            for number, handler in zip(numbers, before, strict=True):
-                signal.signal(number, handler)
 
     def _send(self, event: Event, source: str) -> None:
         for sink in list(self.sinks):
@@ -180,5 +167,23 @@ class Session:
             action()
         except OSError as error:
             self.sinks.remove(sink)
-            if self.sinks or not isinstance(error, BrokenPipeError):
-                print(f"an output has failed and is left out: {error}", file=sys.stderr)
+            if self.sinks:
+                print(f"an output has failed and is left out: {message(error)}", file=sys.stderr)
+            elif not isinstance(error, BrokenPipeError):  # whose reader has had enough
+                raise SerError(f"the last output has failed: {message(error)}") from error
+
+
+@contextlib.contextmanager
+def signals(
+    handler: Callable[[int, FrameType | None], None] | signal.Handlers, *numbers: int
+) -> Iterator[None]:
+    """Let ``handler`` take the signals ``numbers``, in the main thread, which alone gets them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = [signal.signal(number, handler) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, old in zip(numbers, before, strict=True):
+            signal.signal(number, old)

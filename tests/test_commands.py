@@ -1,5 +1,6 @@
 """The device program as its users call it; tests/test_microphone.py has the microphone."""
 
+import errno
 import io
 import json
 import signal
@@ -11,7 +12,10 @@ from pathlib import Path
 import pytest
 import soundfile
 
+import edge.__main__ as program
 from edge.__main__ import main
+from edge.errors import exit_code
+from edge.session import Session
 
 ROOT = Path(__file__).parent.parent
 
@@ -81,11 +85,9 @@ def test_plain_lines_where_stdout_is_no_terminal(capsys):
     [
         (["absent.wav"], 1, "absent.wav: no such audio file"),
         (["--model", "absent.tflite", "--demo"], 1, "absent.tflite: cannot read the model"),
-        (["--threads", "0"], 2, "--threads: must be at least 1, not 0"),
-        (["--uncertain-below", "2"], 2, "must be from 0 to 1"),
+        (["--threads", "0"], 2, "--threads: expected a whole number from 1 to 1000000, not 0"),
         (["--record", "/dev/null/x", "--demo"], 1, "/dev/null/x: cannot record there"),
         (["-", "-"], 2, "standard input can be heard once only"),
-        (["--hop-s", "0"], 2, "must be above 0"),
     ],
 )
 def test_wrong_use_is_one_clear_line(arguments, code, text):
@@ -96,6 +98,114 @@ def test_wrong_use_is_one_clear_line(arguments, code, text):
     assert done.returncode == code
     assert text in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--hop-s", "0"], "--hop-s: expected a number above 0, not 0"),
+        (["--hop-s", "abc"], "--hop-s: expected a number above 0, not abc"),
+        (["--hold-s", "inf"], "--hold-s: expected a number of at least 0, not inf"),
+        (["--uncertain-below", "2"], "expected a number from 0 to 1, not 2"),
+        (["--threads", "1.5"], "--threads: expected a whole number from 1 to 1000000, not 1.5"),
+        (["--port", "70000"], "--port: expected a whole number from 1 to 65535, not 70000"),
+        (["-", "--channels", "100000000000"], "expected a whole number from 1 to 1024, not 1000"),
+        (["enroll", "anna", "--channel", "0"], "--channel: expected a whole number from 1 to 10"),
+        (["enroll", "anna", "--seconds", "x"], "--seconds: expected a number above 0, not x"),
+        (["enroll", "anna", "--seconds", "601"], "expected at least 5 and less than 600, not 601"),
+        (["profile", "--threads", "0"], "--threads: expected a whole number from 1 to 1000000"),
+        (["profile", "--png", "x.xyz"], "--png: expected a name that ends in .png or .pdf or .svg"),
+        (["report", "x", "--png", "x"], "--png: expected a name that ends in .png or .pdf or .svg"),
+        (["soak", "--hours", "nan"], "--hours: expected a number above 0, not nan"),
+    ],
+)
+def test_a_wrong_argument_is_one_clear_line(arguments, text, capsys):
+    with pytest.raises(SystemExit) as error:
+        main(arguments)
+    assert error.value.code == 2
+    assert text in capsys.readouterr().err
+
+
+def test_what_the_system_refuses_is_the_file_and_the_reason(tmp_path, capsys):
+    def rename():
+        (tmp_path / "a").touch()
+        (tmp_path / "a").replace(tmp_path / "absent" / "b")
+
+    def full():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for command, text in [
+        ((tmp_path / "absent").open, f"{tmp_path / 'absent'}: No such file or directory"),
+        (rename, f"{tmp_path / 'absent' / 'b'}: No such file or directory"),
+        (full, "No space left on device"),
+    ]:
+        assert exit_code(command, False) == 1
+        assert capsys.readouterr().err == f"error: {text}\n"
+
+
+@pytest.mark.parametrize("name", ["absent.wav", "a" * 300])
+def test_of_what_cannot_be_heard_nothing_is_said(name, capsys):
+    assert main([name, "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert [e["event"] for e in events(out)] == ["start", "summary"]
+    assert err.startswith(f"error: {name}: ")
+    assert err.count("\n") == 1
+    assert main([name]) == 1
+    out, lines = capsys.readouterr()
+    assert out == ""
+    assert lines.splitlines()[1:] == [err.strip()]  # after the one that says who listens
+
+
+def test_an_output_that_fails_is_an_error(clips, capsys, monkeypatch):
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    assert main([str(clips[0].path), "--json"]) == 1
+    error = "error: the last output has failed: No space left on device\n"
+    assert capsys.readouterr().err == error
+
+
+def test_a_terminal_without_our_signs_gets_others(clips, monkeypatch):
+    out = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(out, encoding="latin-1"))
+    assert main([str(clips[0].path)]) == 0
+    lines = out.getvalue().decode("latin-1").splitlines()
+    assert "\\u258" in lines[0]
+    assert clips[0].path.name in lines[-1]
+
+
+def test_a_stop_before_it_has_begun_is_one_line(capsys, monkeypatch):
+    def stopped(*arguments):
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("edge.__main__.Model", stopped)
+    assert main(["--demo"]) == 130
+    assert capsys.readouterr() == ("", "stopped\n")
+
+
+def test_a_second_stop_loses_neither_the_summary_nor_the_end(clips, capsys, monkeypatch):
+    ended = []
+
+    def close(self, real=Session.close):
+        signal.raise_signal(signal.SIGINT)
+        real(self)
+
+    def open_sinks(args, stack, live, watched, real=program.open_sinks):
+        stack.callback(ended.append, "stack")
+        stack.callback(signal.raise_signal, signal.SIGINT)
+        return real(args, stack, live, watched)
+
+    monkeypatch.setattr(Session, "close", close)
+    monkeypatch.setattr(program, "open_sinks", open_sinks)
+    before = signal.getsignal(signal.SIGINT)
+    assert main([str(clips[0].path), "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert events(out)[-1]["event"] == "summary"
+    assert err == ""
+    assert ended == ["stack"]
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_reader_that_goes_away_is_no_error():
