@@ -1,5 +1,6 @@
 """profile, report and soak: that they measure what they say, not how fast this machine is."""
 
+import dataclasses
 import json
 import sys
 import time
@@ -10,9 +11,10 @@ import pytest
 from edge import profile, report, soak
 from edge.__main__ import main
 from edge.errors import SerError
+from edge.events import Clip
 from edge.model import Model
 from edge.record import Recorder
-from tests.test_serve import SESSION, START
+from tests.test_serve import SESSION, START, utterance
 
 
 @pytest.fixture
@@ -59,6 +61,48 @@ def test_a_torn_record_is_read_as_far_as_it_goes(record, capsys):
         file.write('{"v": 2, "event": "utter')
     assert main(["report", str(record), "--no-picture"]) == 0
     assert "1 lines could not be read" in capsys.readouterr().err
+
+
+def test_the_next_session_begins_after_a_torn_line(record):
+    with record.open("a") as file:
+        file.write('{"v": 2, "event": "utter')
+    recorder = Recorder(record)
+    recorder.send(START, "")
+    recorder.send(utterance(1, 2, "anger"), "USB microphone")
+    recorder.close()
+    (first, second), n_bad = report.read(record)
+    assert n_bad == 1
+    assert (len(first.utterances), len(second.utterances)) == (2, 1)
+
+
+def test_a_file_that_is_heard_twice_follows_itself(tmp_path):
+    recorder = Recorder(tmp_path / "session.jsonl")
+    recorder.send(START, "")
+    for _ in range(2):
+        recorder.send(utterance(0.5, 6, "anger"), "a.wav")
+        recorder.send(Clip(100, 700, 0, 700, "anger", 0.8, False, {}, None), "a.wav")
+    recorder.close()
+    ((session,), _) = report.read(tmp_path / "session.jsonl")
+    assert [u["start_s"] for u in session.utterances] == [0.5, 7.5]
+    assert session.duration_s == 14
+
+
+def test_the_confidence_of_a_label_is_that_of_its_seconds(tmp_path):
+    unsure = dataclasses.replace(utterance(6, 8, "anger", uncertain=True), confidence=0.4)
+    recorder = Recorder(tmp_path / "session.jsonl")
+    for event in (START, utterance(0, 4, "anger"), unsure):
+        recorder.send(event, "")
+    recorder.close()
+    ((session,), _) = report.read(tmp_path / "session.jsonl")
+    assert [line.split() for line in report.text(session).splitlines()[1:]] == [
+        ["anger", "4.0", "s", "67%", "confidence", "80%"], ["uncertain", "2.0", "s", "33%"],
+    ]  # fmt: skip
+
+
+def test_a_picture_that_cannot_be_written_is_one_line(record, capsys):
+    pytest.importorskip("matplotlib")
+    assert main(["report", str(record), "--png", "/dev/null/x.png"]) == 1
+    assert "error: /dev/null/x.png: cannot be written (" in capsys.readouterr().err
 
 
 def test_what_is_no_record_is_one_line(tmp_path, capsys):

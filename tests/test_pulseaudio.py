@@ -33,9 +33,7 @@ def pulse(tmp_path):
     """A PulseAudio server of our own, as a function that runs its commands."""
     if missing := [name for name in NEEDED if not shutil.which(name)]:
         pytest.skip(f"needs {', '.join(missing)}: apt install pulseaudio pulseaudio-utils")
-    (tmp_path / ".asoundrc").write_text(
-        "pcm.!default { type pulse }\nctl.!default { type pulse }\n"
-    )
+    (tmp_path / ".asoundrc").write_text(ALSA)
     tmp_path.chmod(0o700)
     environment = os.environ | {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)}
     environment.pop("PULSE_SERVER", None)
