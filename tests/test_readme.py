@@ -60,3 +60,11 @@ def test_nothing_in_the_repository_is_larger_than_10_mb():
     assert names
     for name in names:
         assert (ROOT / name).stat().st_size < 10_000_000, name
+
+
+@pytest.mark.parametrize("path", sorted(results.RESULTS.glob("*-*.json")), ids=lambda p: p.stem)
+def test_a_report_is_whole(path):
+    report = results.load(path)
+    folds = report["folds"].values()
+    assert all(value is not None for fold in folds for value in fold.values())
+    assert report["uar_mean"] == pytest.approx(sum(fold["uar"] for fold in folds) / len(folds))
