@@ -34,7 +34,7 @@ from edge.speaker import SpeakerNorm, Statistics
 from edge.windows import Window, Windows
 
 HOP_S = 0.25  # Assumed: four estimates a second.
-FIRST_S = 1.0  # Assumed. Measured (python -m edge study): 0.5 s is as right, 1.5 s more so.
+FIRST_S = 1.0  # Assumed; what less and more is worth: python -m edge study.
 STATUS_S = 1.0  # Assumed: often enough to see that it lives, seldom enough to keep in a log.
 
 
