@@ -45,11 +45,13 @@ def differences(
 ) -> tuple[list[str], float]:
     """Return what differs by more than it may, and the largest difference of a probability.
 
-    Times and counts must be equal, words too; a label may differ where the two likeliest are
-    nearer to each other than the tolerance, and so may "uncertain" where the confidence is as near
-    to the threshold. What a run costs, and when it was, is not compared.
+    Times and counts must be equal, words too; a label may differ where the two are as likely, but
+    for the tolerance, and in the estimates after that as long as both are held; and "uncertain"
+    where the likeliest is as near to the threshold. What a run costs, and when it was, is not
+    compared.
     """
     wrong, largest = [], 0.0
+    held: tuple[str, str] | None = None  # the labels of an estimate, if they differ and may
     threshold = here[0].get("settings", {}).get("uncertain_below", 0.0) if here else 0.0
     if [e["event"] for e in here] != [e["event"] for e in there]:
         return [f"{len(here)} events against {len(there)}, or others"], 0.0
@@ -61,12 +63,17 @@ def differences(
         if name == "summary":
             kept = [k for k in one if k.startswith("n_") or k == "heard_s"]
             one, other = {k: one[k] for k in kept}, {k: other[k] for k in kept}
+        if name == "speech_start":
+            held = None
         for path, a, b in leaves(one, other):
-            if path.startswith(("probs.", "window_probs.", "confidence")):
+            if path == "confidence" and one["label"] != other["label"]:
+                same = True  # of two labels
+            elif path.startswith(("probs.", "window_probs.", "confidence")):
                 largest = max(largest, abs(a - b))
                 same = abs(a - b) <= tolerance
             elif path == "label" and a != b:
                 same = abs(one["probs"][a] - one["probs"][b]) <= tolerance
+                same = same or (name == "estimate" and held == (a, b))
             elif path == "uncertain" and a != b:
                 same = abs(max(one["probs"].values()) - threshold) <= tolerance
             elif path == "level_db":
@@ -75,6 +82,8 @@ def differences(
                 same = a == b or (name, path) == ("start", "time")
             if not same:
                 wrong.append(f"event {number}, {path}: {a} against {b}")
+            elif name == "estimate" and path == "label":
+                held = (a, b) if a != b else None
     return wrong, largest
 
 

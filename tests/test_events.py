@@ -34,6 +34,28 @@ def test_rounding_and_what_a_run_costs_may_differ(there):
     assert differences(EVENTS, there, 0.02)[0] == []
 
 
+def estimates(*labels, speech_start=None):
+    """Return events whose first estimate is nearly a tie, and no other."""
+    events = [
+        {"event": "estimate", "label": label, "probs": {"a": p, "b": 1 - p}}
+        for label, p in zip(labels, (0.505, 0.9, 0.9, 0.9), strict=True)
+    ]
+    if speech_start is not None:
+        events.insert(speech_start, {"event": "speech_start"})
+    return events
+
+
+def test_a_label_that_differed_in_a_tie_may_be_held():
+    here = estimates("a", "a", "a", "a")
+    assert differences(here, estimates("b", "b", "a", "a"), 0.02)[0] == []
+    wrong, _ = differences(here, estimates("b", "a", "b", "a"), 0.02)
+    assert wrong == ["event 2, label: a against b"]
+    wrong, _ = differences(here, estimates("a", "b", "b", "a"), 0.02)
+    assert wrong[0] == "event 1, label: a against b"
+    another = (estimates(*labels, speech_start=1) for labels in ("aaaa", "bbaa"))
+    assert differences(*another, 0.02)[0] == ["event 2, label: a against b"]
+
+
 @pytest.mark.parametrize(
     ("there", "text"),
     [
