@@ -16,6 +16,7 @@ from edge.palette import colours
 from edge.storage import write_with
 
 PICTURES = (".png", ".pdf", ".svg")
+UNCERTAIN = "uncertain"
 
 
 @dataclass
@@ -86,6 +87,14 @@ def read(path: Path) -> tuple[list[Recorded], int]:
     return sessions, n_bad
 
 
+def seconds_of(session: Recorded) -> Counter[str]:
+    """Return the seconds of speech of each label, and those that are uncertain."""
+    seconds: Counter[str] = Counter()
+    for u in session.utterances:
+        seconds[UNCERTAIN if u["uncertain"] else u["label"]] += u["duration_s"]
+    return seconds
+
+
 def text(session: Recorded) -> str:
     """Return the summary of a session."""
     speech_s = sum(u["duration_s"] for u in session.utterances)
@@ -96,10 +105,7 @@ def text(session: Recorded) -> str:
         f"{speech_s:.0f} s speech, lost {lost_s:.1f} s in {len(session.gaps)} gaps"
         + ("" if session.summary else " (was cut off)")
     ]
-    seconds: Counter[str] = Counter()
-    for u in session.utterances:
-        seconds["uncertain" if u["uncertain"] else u["label"]] += u["duration_s"]
-    for label, s in seconds.most_common():
+    for label, s in seconds_of(session).most_common():
         sure = [
             u["confidence"]
             for u in session.utterances
@@ -156,13 +162,11 @@ def picture(session: Recorded, path: Path) -> None:
     sure.set_ylim(0, 1)
     sure.set_ylabel("confidence")
     sure.set_xlabel("seconds" + ("; grey: lost" if session.gaps else ""))
-    seconds: Counter[str] = Counter()
-    for u in session.utterances:
-        seconds[u["label"]] += u["duration_s"]
+    seconds = seconds_of(session)
     left, total = 0.0, sum(seconds.values()) or 1
-    for label in labels:
+    for label in (*labels, UNCERTAIN):
         width = seconds[label] / total
-        share.barh(0, width, left=left, color=colour[label])
+        share.barh(0, width, left=left, color=colour.get(label, "0.6"))
         if width > 0.07:
             share.text(left + width / 2, 0, f"{label}\n{width:.0%}", ha="center", va="center",
                        color="white", fontsize=8)  # fmt: skip

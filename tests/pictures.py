@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import io
 import itertools
 import shutil
@@ -17,33 +18,29 @@ from rich.terminal_theme import DEFAULT_TERMINAL_THEME, MONOKAI
 from edge import demo, report
 from edge.__main__ import paced
 from edge.audio import Lost, read_file
-from edge.events import Estimate, Status
+from edge.events import Estimate
 from edge.model import Model
 from edge.recognizer import Recognizer
 from edge.record import Recorder
 from edge.serve import Page
 from edge.session import NamedSource, Session
-from edge.terminal import View
+from edge.terminal import Terminal
 
 NAME = "USB microphone"
 
 
 class Keep:
-    """A sink that keeps everything, and what the terminal showed at the last few estimates."""
+    """A sink that keeps everything, and what a terminal showed at the last few estimates."""
 
     def __init__(self):
-        self.events, self.stills, self.view = [], [], View()
+        self.events, self.stills = [], []
+        self.terminal = Terminal(Console(width=80, force_terminal=True, file=io.StringIO()))
 
     def send(self, event, source):
         self.events.append((event, source))
-        self.view.update(event, source)
-        if isinstance(event, Status):
-            self.view.count()
-            self.view.step()
+        self.terminal.send(event, source)
         if isinstance(event, Estimate):
-            console = Console(record=True, width=80, force_terminal=True, file=io.StringIO())
-            console.print(self.view.render(80))
-            self.stills = [*self.stills[-3:], console]
+            self.stills = [*self.stills[-3:], copy.deepcopy(self.terminal._view)]
 
     def close(self):
         pass
@@ -60,14 +57,17 @@ def session():
         for half in (np.concatenate(samples[:10]), np.concatenate(samples[10:]))
     )
     running = Session(recognizer, [keep])
-    running.start()
     items = itertools.chain(first, [Lost(40_000, "the microphone was away")], second)
-    running.hear(NamedSource(NAME, items))
+    with keep.terminal:
+        running.start()
+        running.hear(NamedSource(NAME, items))
     return keep
 
 
-def terminal(console, browser, out):
+def terminal(view, browser, out):
     """Draw the terminal in both themes."""
+    console = Console(record=True, width=80, force_terminal=True, file=io.StringIO())
+    console.print(view.render(80))
     for name, theme in {"dark": MONOKAI, "light": DEFAULT_TERMINAL_THEME}.items():
         svg = console.export_svg(title="python -m edge", theme=theme, clear=False)
         tab = browser.new_page(viewport={"width": 994, "height": 440})
