@@ -8,7 +8,6 @@ from collections import deque
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from edge.events import Clip, Estimate, Event, Gap, Start, Status, Summary, Utterance
@@ -104,33 +103,26 @@ class View:
         """Return what is to be seen, in at most ``width`` columns."""
         full, part = ("█", "─") if unicode else ("#", ".")
         width = max(40, min(width, 100))
-        table = Table.grid(padding=(0, 1))
         length = width - 21
-        table.add_column(width=12, no_wrap=True)
-        table.add_column(width=length, no_wrap=True)
-        table.add_column(width=6, justify="right", no_wrap=True)
         light = Text("● speech" if unicode else "* speech", style="bold green")
         silent = Text("○ quiet" if unicode else "- quiet", style="dim")
         level = (self.level_db - LOWEST_DB) / -LOWEST_DB
-        table.add_row(
-            light if self.speech else silent,
-            _bar(level, length, "green" if self.speech else "dim", full, part),
-            Text(f"{max(self.level_db, -99):.0f} dB", style="dim"),
-        )
-        table.add_row("", "", "")
+        level_bar = _bar(level, length, "green" if self.speech else "dim", full, part)
+        db = Text(f"{max(self.level_db, -99):.0f} dB".rjust(6), style="dim")
+        bars = [_row(light if self.speech else silent, level_bar, db), Text()]
         for label, p in self.bars.items():
             leads = label == self.shown
             style = self.colours[label] + (" bold" if leads else "")
             name = Text(("▸ " if unicode else "> ") if leads else "  ")
-            name.append(label[:10], style=style)
-            table.add_row(name, _bar(p, length, self.colours[label], full, part), f"{p:4.0%}")
+            name.append(label, style=style)
+            bar = _bar(p, length, self.colours[label], full, part)
+            bars.append(_row(name, bar, Text(f"{p:6.0%}")))
         head = Text(f"{self.source or self.model}", style="bold", no_wrap=True, overflow="crop")
         head.append(f"   {_clock(self.now_s)}", style="dim")
         if self.state != "listening":
             head.append(f"   {self.state}", style="bold yellow")
-        rows: list[RenderableType] = [head, table, Text(), self._minute(width)]
-        if self.shown == "uncertain":
-            rows[2] = Text("  uncertain", style="dim")
+        doubt = Text("  uncertain" if self.shown == "uncertain" else "", style="dim")
+        rows = [head, *bars, doubt, self._minute(width)]
         rows.append(Text(self.counters, style="dim", no_wrap=True, overflow="crop"))
         if self.message:
             rows.append(Text(self.message, style="yellow"))
@@ -151,6 +143,12 @@ class View:
                 text.append(QUIET, style="dim")
         text.append(" now", style="dim")
         return text
+
+
+def _row(name: Text, bar: Text, value: Text) -> Text:
+    """Return a line of columns; rich's tables take four times as long."""
+    name.truncate(12, pad=True)
+    return Text.assemble(name, " ", bar, " ", value, no_wrap=True, overflow="crop")
 
 
 def _bar(share: float, length: int, style: str, full: str, part: str) -> Text:
