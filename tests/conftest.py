@@ -1,6 +1,7 @@
 """Shared fixtures: the shipped recordings, made-up corpora, and the real ones where they are."""
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from edge.model import interpreter_module
 # Before any test loads TensorFlow: see convert.tflite.to_tflite.
 interpreter_module()
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# A shell lets what it starts in the background ignore Ctrl-C, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
