@@ -128,9 +128,6 @@ def run(
     cropped = 0 if frontend.streamable else window_samples
     with _workers():
         features = _features(corpus, hears, cropped, config.speeds, config.n_noisy, n_jobs, console)
-    # A worker that has read clips takes TensorFlow's memory for a leak: after its first fold it
-    # would make way for a new one, which compiles the network again.
-    get_reusable_executor().shutdown()
     # Where nobody knows whose voice it is, every clip is a voice of its own.
     named = "" not in corpus.speakers
     speakers = [clip.speaker or str(clip.path) for clip in corpus.clips]
@@ -176,7 +173,11 @@ def _features(
 ) -> list[Features]:
     with Progress(*Progress.get_default_columns(), console=console, transient=True) as progress:
         clips = corpus_features(corpus, frontend, window_samples, speeds, n_noisy, n_jobs)
-        return list(progress.track(clips, len(corpus.clips), description="reading clips"))
+        read = list(progress.track(clips, len(corpus.clips), description="reading clips"))
+    # A worker that has read clips takes TensorFlow's memory for a leak: after its first fold it
+    # would make way for a new one, which compiles the network again.
+    get_reusable_executor().shutdown()
+    return read
 
 
 def _results(jobs: list[Job], n_jobs: int, dask: str | None) -> Iterator[Result]:
