@@ -60,10 +60,10 @@ class Ear:
 
 def windows_heard(clips: list[np.ndarray], card: Card) -> list[list[np.ndarray]]:
     """Return the windows of each clip (n_samples,), every one a stranger's; clips that have any."""
-    heard = []
-    recognizer = Recognizer(Ear(card))  # type: ignore[arg-type]
+    heard, ear = [], Ear(card)
+    recognizer = Recognizer(ear)  # type: ignore[arg-type]
     for samples in clips:
-        recognizer.model = ear = Ear(card)  # type: ignore[assignment]
+        ear.windows = []
         recognizer.reset()
         for _ in recognizer.events([samples]):
             pass
@@ -150,13 +150,10 @@ def run(args: argparse.Namespace) -> None:
     made = models(fold)
     for name, (path, probs, hears_samples) in made.items():
         files = [path] if path.is_file() else [f for f in path.rglob("*") if f.is_file()]
+        wanted, asked = (expected_of_sound, sound) if hears_samples else (expected, heard)
         figures[name] = {
             "n_bytes": sum(f.stat().st_size for f in files),
-            **(
-                compare(expected_of_sound, answers(probs, sound))
-                if hears_samples
-                else compare(expected, answers(probs, heard))
-            ),
+            **compare(wanted, answers(probs, asked)),
         }
         print(name, figures[name], file=sys.stderr)
     result: dict[str, Any] = {
