@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -274,7 +275,7 @@ def check_readable(corpus: Corpus) -> None:
     """Open every clip's header; CorpusError names the first one that cannot be read."""
     for clip in corpus.clips:
         try:
-            n_samples = soundfile.info(str(clip.path)).frames
+            n_samples = soundfile.info(os.fsencode(clip.path)).frames
         except (soundfile.LibsndfileError, OSError) as error:
             raise CorpusError(f"{clip.path}: cannot be read as audio ({error})") from error
         if not n_samples:
