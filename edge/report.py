@@ -45,43 +45,40 @@ def read(path: Path) -> tuple[list[Recorded], int]:
     """
     sessions: list[Recorded] = []
     n_bad, offset_s, source = 0, 0.0, ""
-    try:
-        with path.open(encoding="utf-8", errors="replace") as lines:
-            for text in lines:
-                try:
-                    event = json.loads(text)
-                    name, version = event["event"], event["v"]
-                except (ValueError, KeyError, TypeError):
-                    n_bad += 1
-                    continue
-                if version != SCHEMA:
-                    raise SerError(
-                        f"{path}: expected events of version {SCHEMA}, not {version!r}; "
-                        "read it with the program that wrote it"
-                    )
-                if name == "start":
-                    sessions.append(Recorded(event))
-                    offset_s, source = 0.0, ""
-                if not sessions:
-                    n_bad += 1
-                    continue
-                session = sessions[-1]
-                if event.get("source", source) != source:
-                    offset_s, source = session.duration_s, event["source"]
-                if "at_s" in event:
-                    for key in ("at_s", "start_s", "end_s"):
-                        event[key] += offset_s
-                    session.duration_s = max(session.duration_s, event["at_s"])
-                if name == "utterance":
-                    session.utterances.append(event)
-                elif name == "gap":
-                    session.gaps.append(event)
-                elif name == "clip":
-                    source = ""  # the same file may be heard again, and is another source then
-                elif name == "summary":
-                    session.summary = event
-    except OSError as error:
-        raise SerError(f"{path}: cannot be read ({error.strerror})") from error
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for text in lines:
+            try:
+                event = json.loads(text)
+                name, version = event["event"], event["v"]
+            except (ValueError, KeyError, TypeError):
+                n_bad += 1
+                continue
+            if version != SCHEMA:
+                raise SerError(
+                    f"{path}: expected events of version {SCHEMA}, not {version!r}; "
+                    "read it with the program that wrote it"
+                )
+            if name == "start":
+                sessions.append(Recorded(event))
+                offset_s, source = 0.0, ""
+            if not sessions:
+                n_bad += 1
+                continue
+            session = sessions[-1]
+            if event.get("source", source) != source:
+                offset_s, source = session.duration_s, event["source"]
+            if "at_s" in event:
+                for key in ("at_s", "start_s", "end_s"):
+                    event[key] += offset_s
+                session.duration_s = max(session.duration_s, event["at_s"])
+            if name == "utterance":
+                session.utterances.append(event)
+            elif name == "gap":
+                session.gaps.append(event)
+            elif name == "clip":
+                source = ""  # the same file may be heard again, and is another source then
+            elif name == "summary":
+                session.summary = event
     if not sessions:
         raise SerError(f"{path}: holds no session; expected what --record writes")
     return sessions, n_bad
@@ -174,10 +171,7 @@ def picture(session: Recorded, path: Path) -> None:
     share.set_xlim(0, 1)
     share.axis("off")
     share.set_title("share of speech", loc="left", fontsize=9)
-    try:
-        write_with(path, lambda temporary: figure.savefig(temporary, dpi=110))
-    except OSError as error:
-        raise SerError(f"{path}: cannot be written ({error.strerror})") from error
+    write_with(path, lambda temporary: figure.savefig(temporary, dpi=110))
     plt.close(figure)
 
 

@@ -12,17 +12,26 @@ from typing import Any
 
 
 def write_with(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write(temporary)`` make a file (same suffix as ``path``), then move it to ``path``."""
+    """Let ``write(temporary)`` make a file (same suffix as ``path``), then move it to ``path``.
+
+    An OSError names ``path``, or the folder that could not be made for it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary: Path | None = None
     try:
+        handle, name = tempfile.mkstemp(prefix=".", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
         write(temporary)
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only the owner reads
         temporary.replace(path)
+    except OSError as error:
+        if error.strerror is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def _umask() -> int:
