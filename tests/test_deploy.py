@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from edge.__main__ import build_parser
+
 DEPLOY = Path(__file__).parent.parent / "edge" / "deploy"
 
 
@@ -55,6 +57,9 @@ def test_the_launch_agent_is_valid_and_starts_the_program_again():
     assert agent["Label"] == "org.ser.edge"
     assert agent["ProgramArguments"][1:3] == ["-m", "edge"]
     assert agent["KeepAlive"] == {"SuccessfulExit": False}
+    parsed = build_parser().parse_args(agent["ProgramArguments"][3:])
+    assert parsed.json
+    assert parsed.status_s == 3600  # its file would grow all night
 
 
 def test_script_and_unit_speak_of_the_same_places():
