@@ -31,7 +31,7 @@ def drawn(n_noisy, short=0.0):
     windows = TrainingWindows(
         [clip] * N_CLIPS, ["a"] * N_CLIPS, np.zeros(N_CLIPS, int), FRONTEND, N_ROWS, short, n_noisy
     )
-    return windows.draw(np.random.default_rng(0))
+    return windows.draw(np.random.default_rng(0))[0]
 
 
 def test_a_window_comes_from_one_version_of_its_clip():

@@ -25,6 +25,7 @@ from edge.model import Model
 from train import corpora, protocols
 from train import run as training
 from train.__main__ import main as train
+from train.model import TimNet
 from train.presets import PRESETS
 
 ROOT = Path(__file__).parent.parent
@@ -181,6 +182,7 @@ def test_training_on_everybody_says_that_nobody_was_held_out(tiny_emodb, tmp_pat
         (["--hold-out", "03"], "--hold-out goes with --protocol holdout"),
         (["--window-s", "0.01"], "shorter than one frame"),
         (["--frontend", "published"], "timnet-live expects bands and, beside them, pitch"),
+        (["--preset", "timnet-taught", "--frontend", "published"], "timnet-taught expects bands"),
         (["--frontend", "stream"], "timnet-live expects bands and, beside them, pitch"),
         (["--protocol", "holdout", "--hold-out", "77"], "emodb has no speaker 77"),
     ],
@@ -237,6 +239,24 @@ def test_speakers_whom_nobody_knows_are_not_adapted_to(tiny_emodb, tmp_path, mon
     assert len(seen) == 10
     assert all(job.known is None for job in seen)
     assert all(len(set(job.train_speakers)) == len(job.train) for job in seen)
+
+
+def test_a_taught_network_is_trained_from_recordings_and_keeps_nothing_of_the_teacher(
+    tiny_emodb, tmp_path
+):
+    corpus = corpora.load("emodb", tiny_emodb)
+    small = dict(speeds=(), n_noisy=0, n_blocks=1, n_filters=8)
+    config = dataclasses.replace(PRESETS["timnet-taught"], **small)
+    settings = training.Settings(
+        "emodb", "", "holdout", ("08",), "timnet-taught", dataclasses.asdict(config),
+        LOG_MEL.to_json(), 0.5, 2, 0,
+    )  # fmt: skip
+    folds = protocols.holdout(corpus, ("08",))
+    training.run(corpus, folds, settings, tmp_path, 1, None, Console())
+    trained = result(tmp_path, folds[0].name)
+    assert len(trained["history"]["loss"]) == 2
+    n_rows = Card.read(tmp_path / folds[0].name / "card.json").n_rows
+    assert trained["n_parameters"] == TimNet(config, n_rows, LOG_MEL.n_features, 7).count_params()
 
 
 def test_without_data_it_says_where_to_say(monkeypatch, capsys):

@@ -16,6 +16,7 @@ from edge.frontend import Frontend, feature_rows
 from edge.gate import CHUNK_SAMPLES, VOICE_RATE_HZ, SpeechGate
 from edge.recognizer import HOP_S, hop_rows, window_starts
 from edge.speaker import SpeakerNorm, Statistics
+from train import teacher
 from train.augment import Circumstance, changed, circumstances
 from train.corpora import Corpus
 
@@ -43,10 +44,16 @@ class Heard:
     rows : float32, shape (n, n_features)
     speech : bool, shape (n,)
         Where the gate hears speech, which is what counts of a speaker.
+    speed : float
+        At which the clip is played.
+    taught : float16, shape (n, width), or None
+        What the teacher makes of the clip as it is; see `train.teacher.frames`.
     """
 
     rows: np.ndarray
     speech: np.ndarray
+    speed: float = 1.0
+    taught: np.ndarray | None = None
 
     @functools.cached_property
     def statistics(self) -> Statistics:
@@ -65,6 +72,7 @@ def clip_features(
     window_samples: int,
     others: Sequence[Circumstance] = (),
     seed: int = 0,
+    taught: bool = False,
 ) -> Features:
     """Return the features of one clip, float32 (n_samples,) at the front end's rate.
 
@@ -73,12 +81,13 @@ def clip_features(
     gets what a `Recognizer` would hear of the clip.
 
     ``others`` are circumstances to train in besides the recording's own, ``seed`` draws their
-    noise.
+    noise; with ``taught`` the teacher hears the clip too.
     """
     if not frontend.streamable:
         rows = feature_rows(_centred(samples, window_samples), frontend)
         return (Heard(rows, np.ones(len(rows), bool)),)
     samples, speech = utterance(samples, frontend.sample_rate_hz)
+    lesson = teacher.frames(samples) if taught else None
     versions = []
     for number, how in enumerate((Circumstance(), *others)):
         rng = np.random.default_rng([seed, number])
@@ -88,7 +97,7 @@ def clip_features(
         middle = frontend.middle(np.arange(len(rows))) * how.speed  # in the clip as it is
         chunk = np.floor_divide(middle, CHUNK_SAMPLES).astype(int)
         flags = speech[np.minimum(chunk, len(speech) - 1)]
-        versions.append(Heard(rows, flags if flags.any() else ~flags))
+        versions.append(Heard(rows, flags if flags.any() else ~flags, how.speed, lesson))
     return tuple(versions)
 
 
@@ -135,12 +144,13 @@ def corpus_features(
     window_samples: int,
     speeds: tuple[float, ...] = (),
     n_noisy: int = 0,
+    taught: bool = False,
     n_jobs: int = 1,
 ) -> Iterator[Features]:
     """Yield the features of every clip of ``corpus``, in order.
 
-    ``speeds`` and ``n_noisy`` are as in `train.presets.Config`; ``n_jobs`` clips are read at a
-    time.
+    ``speeds`` and ``n_noisy`` are as in `train.presets.Config`, ``taught`` is whether the teacher
+    hears the clips too; ``n_jobs`` clips are read at a time.
     """
     others = {
         speaker: circumstances(speaker, frontend.sample_rate_hz, speeds, n_noisy)
@@ -148,16 +158,23 @@ def corpus_features(
     }
     parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator")
     yield from parallel(
-        joblib.delayed(_read)(clip.path, frontend, window_samples, others[clip.speaker], number)
+        joblib.delayed(_read)(
+            clip.path, frontend, window_samples, others[clip.speaker], number, taught
+        )
         for number, clip in enumerate(corpus.clips)
     )
 
 
 def _read(
-    path: Path, frontend: Frontend, window_samples: int, others: list[Circumstance], seed: int
+    path: Path,
+    frontend: Frontend,
+    window_samples: int,
+    others: list[Circumstance],
+    seed: int,
+    taught: bool,
 ) -> Features:
     samples = read_file(path, frontend.sample_rate_hz)
-    return clip_features(samples, frontend, window_samples, others, seed)
+    return clip_features(samples, frontend, window_samples, others, seed, taught)
 
 
 def measured(frontend: Frontend, clips: list[Features], speakers: list[str]) -> Frontend:
@@ -224,8 +241,8 @@ class TrainingWindows:
         self._short, self._n_noisy = short, n_noisy
         self._clips, self._speakers, self._n_rows = clips, speakers, n_rows
         self._frontend = frontend
-        row_s = frontend.hop_samples / frontend.sample_rate_hz
-        self._short_rows = max(1, round(SHORT_S / row_s))
+        self._row_s = frontend.hop_samples / frontend.sample_rate_hz
+        self._short_rows = max(1, round(SHORT_S / self._row_s))
         self._n_versions = len(clips[0])
         self._all = [speaker_statistics(clips, speakers, v) for v in range(self._n_versions)]
         self._clips_of: dict[str, list[int]] = {}
@@ -234,23 +251,35 @@ class TrainingWindows:
             self._clips_of.setdefault(speaker, []).append(number)
             self._moods_of.setdefault(speaker, {}).setdefault(label, []).append(number)
 
-    def draw(self, rng: np.random.Generator) -> np.ndarray:
-        """Return one normalised window of each clip, float32 (n_clips, n_rows, n_features)."""
-        return np.stack([self._window(clip, rng) for clip in range(len(self._clips))])
+    def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Draw a window of each clip.
 
-    def _window(self, clip: int, rng: np.random.Generator) -> np.ndarray:
+        Returns
+        -------
+        float32, shape (n_clips, n_rows, n_features)
+            Normalised.
+        float, shape (n_clips, 2)
+            Where each begins and ends, in seconds of the clip as it is.
+        """
+        drawn = [self._window(clip, rng) for clip in range(len(self._clips))]
+        return np.stack([window for window, _ in drawn]), np.array([span for _, span in drawn])
+
+    def _window(
+        self, clip: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, tuple[float, float]]:
         version = self._version(rng)
         heard, n_rows = self._clips[clip][version], self._n_rows
         if self._short and rng.random() < self._short:
             n_rows = int(rng.integers(min(self._short_rows, n_rows), n_rows + 1))
         start = int(rng.integers(max(0, len(heard.rows) - n_rows) + 1))
-        here = slice(start, start + n_rows)
+        here = slice(start, min(start + n_rows, len(heard.rows)))
+        span = (here.start * self._row_s * heard.speed, here.stop * self._row_s * heard.speed)
         window = filled(heard.rows[here], self._n_rows)
         if not self._frontend.adapt_s:
-            return self._frontend.normalize(window)
+            return self._frontend.normalize(window), span
         spoken = heard.rows[here][heard.speech[here]]
         known = self._known(clip, version, spoken, rng)
-        return SpeakerNorm(self._frontend, known).normalize(window)
+        return SpeakerNorm(self._frontend, known).normalize(window), span
 
     def _version(self, rng: np.random.Generator) -> int:
         n_quiet = self._n_versions - self._n_noisy

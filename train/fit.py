@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import os
 import threading
@@ -21,6 +22,7 @@ from edge.quiet import quiet_native
 from edge.speaker import Statistics
 from train.dataset import Features, TrainingWindows, device_windows, measured
 from train.presets import Config
+from train.teacher import N_DIRECTIONS, Lessons
 
 N_CALIBRATION = 512  # Assumed: windows kept to measure the ranges of an int8 model.
 N_CHECKED = 64  # Assumed: least number of training clips to check a conversion on, nobody held out.
@@ -114,19 +116,30 @@ class Trainer:
             weight_decay=config.weight_decay or None,
         )
         others = [v for v in self.model.trainable_variables if len(v.shape) != 2]
+        # What predicts the lessons, from all that the blocks leave; nothing of it is kept.
+        self._pupil = keras.layers.Dense(N_DIRECTIONS) if config.taught else None
+        self._trained = list(self.model.trainable_variables)
+        if self._pupil is not None:
+            self._pupil.build((None, len(self.model.streams) * config.n_blocks * config.n_filters))
+            others += self._pupil.trainable_variables
+            self._trained += self._pupil.trainable_variables
         if config.weight_decay:
             self._optimizer.exclude_from_weight_decay(var_list=others)
-        self._optimizer.build(self.model.trainable_variables)
+        self._optimizer.build(self._trained)
         # Copies: on a CPU, numpy() may be a view of the variable itself.
         self._at_start = [np.array(v) for v in self._optimizer.variables]
 
         @tf.function(jit_compile=True)
-        def step(windows: Any, labels: Any, seed: Any) -> Any:
+        def step(windows: Any, labels: Any, lessons: Any, seed: Any) -> Any:
             with tf.GradientTape() as tape:
-                logits = self.model(windows, seed=seed)
+                pooled = self.model.pooled(windows, seed)
+                logits = self.model.answer(pooled, seed)
                 value = loss(logits, labels, config.label_smoothing, config.focal_gamma)
-            variables = self.model.trainable_variables
-            self._optimizer.apply(tape.gradient(value, variables), variables)
+                whole = value
+                if self._pupil is not None:
+                    predicted = self._pupil(tf.concat(list(itertools.chain(*pooled)), axis=1))
+                    whole += config.taught * tf.reduce_mean((predicted - lessons) ** 2)
+            self._optimizer.apply(tape.gradient(whole, self._trained), self._trained)
             return value, logits
 
         @tf.function(jit_compile=True)
@@ -140,15 +153,23 @@ class Trainer:
         self.model.set_weights(self._fresh(seed=seed).get_weights())
         for variable, value in zip(self._optimizer.variables, self._at_start, strict=True):
             variable.assign(value)
+        if self._pupil is not None:
+            self._pupil.set_weights([np.zeros(w.shape) for w in self._pupil.get_weights()])
 
     def epoch(
-        self, windows: np.ndarray, labels: np.ndarray, rng: np.random.Generator, done: float = 0.0
+        self,
+        windows: np.ndarray,
+        labels: np.ndarray,
+        rng: np.random.Generator,
+        done: float = 0.0,
+        lessons: np.ndarray | None = None,
     ) -> tuple[float, np.ndarray]:
         """Train on all windows once, in random order; return mean loss and predicted labels.
 
         ``done``, in [0, 1), is the share of the epochs that lie behind; a schedule follows it. The
         last batch is filled up from the start of the order, so that every batch has one
-        shape.
+        shape. The loss is that in predicting labels; ``lessons``, shape (n, N_DIRECTIONS), are to
+        be predicted too if the preset has a teacher.
         """
         if self.config.schedule == "cosine":
             share = 0.5 * (1 + np.cos(np.pi * done))
@@ -160,7 +181,8 @@ class Trainer:
         losses, predicted = [], np.empty(len(windows), int)
         for batch in filled.reshape(n_batches, size):
             seed = rng.integers(2**31, size=2, dtype=np.int32)
-            value, logits = self._step(windows[batch], labels[batch], seed)
+            lesson = None if lessons is None else lessons[batch]
+            value, logits = self._step(windows[batch], labels[batch], lesson, seed)
             losses.append(float(value))
             predicted[batch] = logits.numpy().argmax(axis=1)
         return float(np.mean(losses)), predicted
@@ -223,6 +245,10 @@ def run_fold(job: Job) -> Result:
         job.train, job.train_speakers, job.train_labels, frontend, job.n_rows,
         job.config.short, job.config.n_noisy,
     )  # fmt: skip
+    lessons = None
+    if job.config.taught:
+        taught = [clip[0].taught for clip in job.train]
+        lessons = Lessons([rows for rows in taught if rows is not None], job.train_speakers)
     every = max(1, len(job.train) // N_CHECKED)  # clips come class by class
     checked, labels = job.train[::every], job.train_labels[::every]
     if job.test:
@@ -238,8 +264,11 @@ def run_fold(job: Job) -> Result:
     probs = np.empty((0, job.n_labels), np.float32)
     for epoch in range(job.epochs):
         before = time.monotonic()
-        drawn = training.draw(rng)
-        value, predicted = fold_trainer.epoch(drawn, job.train_labels, rng, epoch / job.epochs)
+        drawn, spans_s = training.draw(rng)
+        lesson = None if lessons is None else lessons.of(spans_s)
+        value, predicted = fold_trainer.epoch(
+            drawn, job.train_labels, rng, epoch / job.epochs, lesson
+        )
         epoch_s.append(time.monotonic() - before)
         if epoch == 0:
             first_s = time.monotonic() - started
@@ -268,7 +297,7 @@ def run_fold(job: Job) -> Result:
         owners=owners,
         logits=fold_trainer.logits(windows),
         labels=labels,
-        calibration=training.draw(rng)[rng.permutation(len(job.train))[:N_CALIBRATION]],
+        calibration=training.draw(rng)[0][rng.permutation(len(job.train))[:N_CALIBRATION]],
         start_s=first_s - float(np.median(epoch_s)),
         epoch_s=float(np.median(epoch_s)),
     )

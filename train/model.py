@@ -466,7 +466,11 @@ class TimNet(keras.Model):
 
         ``seed``, int32 of shape (2,), draws dropout and shuffling and means training.
         """
-        vector = self.embed(windows, seed)
+        return self.answer(self.pooled(windows, seed), seed)
+
+    def answer(self, pooled: list[list[tf.Tensor]], seed: tf.Tensor | None = None) -> tf.Tensor:
+        """Return the logits for what `pooled` returned."""
+        vector = self.fusion(pooled)
         if seed is not None and self.config.head_dropout:
             rate, seed = self.config.head_dropout, _fold(seed, 1002)
             vector = spatial_dropout(tf.transpose(vector)[:, :, None], rate, seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 FUSIONS = ("dynamic", "static", "self", "cross")
@@ -63,6 +63,9 @@ class Config:
         Share of the training windows that hold less than a window, repeated until it is full.
     n_noisy : int
         Rooms with noise in which every speaker is also heard in training; see `train.augment`.
+    taught : float
+        Weight of the loss in predicting what the teacher makes of a window, beside the loss in
+        predicting its label; see `train.teacher`.
     """
 
     # Cited: the paper's section 3 and its published settings.
@@ -89,6 +92,7 @@ class Config:
     speeds: tuple[float, ...] = ()
     short: float = 0.0
     n_noisy: int = 0
+    taught: float = 0.0
 
     def __post_init__(self) -> None:
         if self.n_blocks < 1 or self.n_filters < 1 or self.batch_size < 1 or self.n_hidden < 0:
@@ -158,6 +162,22 @@ def multiply_accumulates(config: Config, n_rows: int, n_features: int, n_labels:
 _TD: dict[str, Any] = {"input_dropout": 0.1, "dropout": 0.1, "dropout_last": 0.3}
 _CL: dict[str, Any] = {"n_hidden": 128, "focal_gamma": 2.0}
 
+_LIVE = Config(
+    stem=((20, 4, 5, 4, 2), (28, 1, 3, 1, 2), (32, 1, 3, 1, 2)),
+    beside=2,
+    bounded=True,
+    n_filters=48,
+    n_blocks=4,
+    head_dropout=0.3,
+    weight_decay=0.2,
+    learning_rate=8e-3,
+    batch_size=16,
+    schedule="cosine",
+    speeds=(0.9, 1.1),
+    short=0.3,
+    n_noisy=8,
+)
+
 PRESETS: dict[str, Config] = {
     "timnet": Config(),
     "timnet-td": Config(**_TD),
@@ -167,20 +187,7 @@ PRESETS: dict[str, Config] = {
     "timnet-td-cl": Config(**_TD, **_CL),
     "timnet-all": Config(**_TD, shuffle=True, fusion="static", **_CL),
     "timnet-td-self": Config(**_TD, fusion="self"),
-    "timnet-live": Config(
-        stem=((20, 4, 5, 4, 2), (28, 1, 3, 1, 2), (32, 1, 3, 1, 2)),
-        beside=2,
-        bounded=True,
-        n_filters=48,
-        n_blocks=4,
-        head_dropout=0.3,
-        weight_decay=0.2,
-        learning_rate=8e-3,
-        batch_size=16,
-        schedule="cosine",
-        speeds=(0.9, 1.1),
-        short=0.3,
-        n_noisy=8,
-    ),
+    "timnet-live": _LIVE,
+    "timnet-taught": replace(_LIVE, taught=1.0),
     "timnet-td-cross": Config(**_TD, fusion="cross"),
 }

@@ -37,6 +37,7 @@ from edge.errors import SerError
 from edge.frontend import Frontend
 from edge.quiet import quiet_native
 from edge.storage import write_json, write_with
+from train import teacher
 from train.corpora import Corpus
 from train.dataset import Features, corpus_features, speaker_statistics
 from train.fit import Job, Result, recall, run_fold
@@ -88,10 +89,16 @@ def require_fit(preset: str, config: Config, frontend: Frontend) -> None:
             f"{preset} expects bands and, beside them, pitch and voicing, which this front end "
             "does not give; use --frontend logmel, or another --preset"
         )
-    if (config.speeds or config.n_noisy or config.short) and not frontend.streamable:
+    augmented = config.speeds or config.n_noisy or config.short or config.taught
+    if augmented and not frontend.streamable:
         raise SerError(
             f"{preset} is trained on speech at other speeds and in noise, of which this front end, "
             "which needs whole clips, gives none; use --frontend logmel, or another --preset"
+        )
+    if config.taught and frontend.sample_rate_hz != teacher.RATE_HZ:
+        raise SerError(
+            f"{preset} learns from a teacher that hears {teacher.RATE_HZ} Hz, not "
+            f"{frontend.sample_rate_hz}; use --frontend logmel, or another --preset"
         )
 
 
@@ -127,7 +134,10 @@ def run(
     hears = dataclasses.replace(frontend, mean=(), scale=(), adapt_s=0.0)
     cropped = 0 if frontend.streamable else window_samples
     with _workers():
-        features = _features(corpus, hears, cropped, config.speeds, config.n_noisy, n_jobs, console)
+        features = _features(
+            corpus, hears, cropped, config.speeds, config.n_noisy, config.taught > 0, n_jobs,
+            console,
+        )  # fmt: skip
     # Where nobody knows whose voice it is, every clip is a voice of its own.
     named = "" not in corpus.speakers
     speakers = [clip.speaker or str(clip.path) for clip in corpus.clips]
@@ -168,11 +178,12 @@ def _features(
     window_samples: int,
     speeds: tuple[float, ...],
     n_noisy: int,
+    taught: bool,
     n_jobs: int,
     console: Console,
 ) -> list[Features]:
     with Progress(*Progress.get_default_columns(), console=console, transient=True) as progress:
-        clips = corpus_features(corpus, frontend, window_samples, speeds, n_noisy, n_jobs)
+        clips = corpus_features(corpus, frontend, window_samples, speeds, n_noisy, taught, n_jobs)
         read = list(progress.track(clips, len(corpus.clips), description="reading clips"))
     # A worker that has read clips takes TensorFlow's memory for a leak: after its first fold it
     # would make way for a new one, which compiles the network again.
