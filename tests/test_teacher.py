@@ -41,8 +41,9 @@ def test_what_is_longer_than_the_teacher_hears_is_heard_in_parts(speech):
     np.testing.assert_array_equal(rows[50:], frames(long[16_000:]))
 
 
-def test_a_moment_still_has_a_row():
-    assert frames(np.ones(10, np.float32)).shape == (1, 384)
+@pytest.mark.parametrize(("n", "n_rows"), [(10, 1), (SPAN_SAMPLES + 10, 400)])
+def test_a_moment_is_a_row_only_where_there_is_no_other(n, n_rows):
+    assert frames(np.ones(n, np.float32)).shape == (n_rows, 384)
 
 
 def test_a_lesson_is_of_the_window_and_nothing_else():

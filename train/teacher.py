@@ -46,13 +46,14 @@ def frames(samples: np.ndarray) -> np.ndarray:
     -------
     float16, shape (max(1, n // FRAME_SAMPLES), 384)
     """
+    n_frames = max(1, len(samples) // FRAME_SAMPLES)
     rows: list[np.ndarray] = []
     for end in range(len(samples), 0, -SPAN_SAMPLES):
         part = samples[max(0, end - SPAN_SAMPLES) : end]
         span = np.pad(part, (SPAN_SAMPLES - len(part), 0))  # speech ends where the span does
         (answer,) = _session().run(None, {"input_features": _log_mel(span)[None]})
-        rows.insert(0, answer[0, -max(1, len(part) // FRAME_SAMPLES) :])
-    return np.concatenate(rows).astype(np.float16)
+        rows.insert(0, answer[0, -len(part) // FRAME_SAMPLES :])
+    return np.concatenate(rows)[-n_frames:].astype(np.float16)
 
 
 def _log_mel(span: np.ndarray) -> np.ndarray:
