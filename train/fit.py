@@ -247,8 +247,8 @@ def run_fold(job: Job) -> Result:
     )  # fmt: skip
     lessons = None
     if job.config.taught:
-        taught = [clip[0].taught for clip in job.train]
-        lessons = Lessons([rows for rows in taught if rows is not None], job.train_speakers)
+        taught = [np.asarray(clip[0].taught) for clip in job.train]
+        lessons = Lessons(taught, job.train_speakers)
     every = max(1, len(job.train) // N_CHECKED)  # clips come class by class
     checked, labels = job.train[::every], job.train_labels[::every]
     if job.test:
