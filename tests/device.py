@@ -9,7 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edge.model import Model, TFLiteRuntime
+from edge.smoothing import Smoother, Smoothing
 
 ROOT = Path(__file__).parent.parent
 DEMO = ["-m", "edge", "--demo", "--json"]
@@ -45,13 +48,12 @@ def differences(
 ) -> tuple[list[str], float]:
     """Return what differs by more than it may, and the largest difference of a probability.
 
-    Times and counts must be equal, words too; a label may differ where the two are as likely, but
-    for the tolerance, and in the estimates after that as long as both are held; and "uncertain"
-    where the likeliest is as near to the threshold. What a run costs, and when it was, is not
-    compared.
+    Times and counts must be equal, words too. The label of an estimate must be what each system's
+    smoothing makes of its own probabilities, see `unsteady`; another label may differ where the two
+    are as likely, but for the tolerance, and "uncertain" where the likeliest is as near to the
+    threshold. What a run costs, and when it was, is not compared.
     """
-    wrong, largest = [], 0.0
-    held: tuple[str, str] | None = None  # the labels of an estimate, if they differ and may
+    wrong, largest = unsteady(here) + unsteady(there), 0.0
     threshold = here[0].get("settings", {}).get("uncertain_below", 0.0) if here else 0.0
     if [e["event"] for e in here] != [e["event"] for e in there]:
         return [f"{len(here)} events against {len(there)}, or others"], 0.0
@@ -63,8 +65,6 @@ def differences(
         if name == "summary":
             kept = [k for k in one if k.startswith("n_") or k == "heard_s"]
             one, other = {k: one[k] for k in kept}, {k: other[k] for k in kept}
-        if name == "speech_start":
-            held = None
         for path, a, b in leaves(one, other):
             if path == "confidence" and one["label"] != other["label"]:
                 same = True  # of two labels
@@ -72,8 +72,7 @@ def differences(
                 largest = max(largest, abs(a - b))
                 same = abs(a - b) <= tolerance
             elif path == "label" and a != b:
-                same = abs(one["probs"][a] - one["probs"][b]) <= tolerance
-                same = same or (name == "estimate" and held == (a, b))
+                same = name == "estimate" or abs(one["probs"][a] - one["probs"][b]) <= tolerance
             elif path == "uncertain" and a != b:
                 same = abs(max(one["probs"].values()) - threshold) <= tolerance
             elif path == "level_db":
@@ -82,9 +81,24 @@ def differences(
                 same = a == b or (name, path) == ("start", "time")
             if not same:
                 wrong.append(f"event {number}, {path}: {a} against {b}")
-            elif name == "estimate" and path == "label":
-                held = (a, b) if a != b else None
     return wrong, largest
+
+
+def unsteady(events: list[dict[str, Any]]) -> list[str]:
+    """Return where the label of an estimate is not what smoothing makes of the windows so far."""
+    if not events:
+        return []
+    labels, settings = events[0]["labels"], events[0]["settings"]
+    smoothing = Smoothing(settings["average_s"], settings["dwell_s"])
+    smoother, wrong = Smoother(smoothing, events[0]["hop_s"]), []
+    for number, event in enumerate(events):
+        if event["event"] == "speech_start":
+            smoother.reset()
+        elif event["event"] == "estimate":
+            label = labels[smoother.push(np.array([event["window_probs"][x] for x in labels]))[0]]
+            if event["label"] != label:
+                wrong.append(f"event {number}: {event['label']}, of which smoothing makes {label}")
+    return wrong
 
 
 def leaves(one: Any, other: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
