@@ -43,7 +43,7 @@ VARIANTS: dict[str, Changes] = {
     RECIPE: ({}, {}, STREAM_WINDOW_S),
     "the training set's mean and deviation for everybody": ({}, {"adapt_s": 0.0}, STREAM_WINDOW_S),
     "no convolutions before the streams": ({"stem": (), "beside": 0}, {}, STREAM_WINDOW_S),
-    "taught by a larger network": ({"taught": 1.0}, {}, STREAM_WINDOW_S),
+    "not taught by a larger network": ({"taught": 0.0}, {}, STREAM_WINDOW_S),
     "8 blocks": ({"n_blocks": 8}, {}, STREAM_WINDOW_S),
     "no windows that are not full yet": ({"short": 0.0}, {}, STREAM_WINDOW_S),
     "not bounded": ({"bounded": False}, {}, STREAM_WINDOW_S),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 FUSIONS = ("dynamic", "static", "self", "cross")
@@ -176,6 +176,7 @@ _LIVE = Config(
     speeds=(0.9, 1.1),
     short=0.3,
     n_noisy=8,
+    taught=1.0,
 )
 
 PRESETS: dict[str, Config] = {
@@ -188,6 +189,5 @@ PRESETS: dict[str, Config] = {
     "timnet-all": Config(**_TD, shuffle=True, fusion="static", **_CL),
     "timnet-td-self": Config(**_TD, fusion="self"),
     "timnet-live": _LIVE,
-    "timnet-taught": replace(_LIVE, taught=1.0),
     "timnet-td-cross": Config(**_TD, fusion="cross"),
 }
