@@ -62,14 +62,18 @@ def test_every_variant_changes_something():
     assert len(set(changes)) == len(changes)
 
 
-def test_recall_is_pooled_over_folds():
+def test_what_all_folds_answered_is_taken_together():
     labels = ("a", "b")
+    sure = [0.9, 0.1]
     folds = [
-        {"clips": [{"label": "a", "probs": [1, 0]}, {"label": "b", "probs": [1, 0]}]},
-        {"clips": [{"label": "b", "probs": [0, 1]}]},
+        {"clips": [{"label": "a", "probs": sure}, {"label": "b", "probs": sure}]},
+        {"clips": [{"label": "a", "probs": sure}, {"label": "a", "probs": sure}]},
     ]
-    assert pooled(folds, labels, "probs") == pytest.approx(75.0)
-    assert pooled(folds, labels, "adapted_probs") is None
+    found = pooled(folds, labels)
+    # Three of four are right: as sure as that is the best that a temperature can make of them.
+    entropy = -0.75 * np.log(0.75) - 0.25 * np.log(0.25)
+    assert found == {"uar": 50.0, "cross_entropy": pytest.approx(entropy, abs=1e-3)}
+    assert pooled(folds, labels, "adapted_") == {}
 
 
 def test_models_are_compared_on_what_the_device_hears():

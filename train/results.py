@@ -178,14 +178,17 @@ def ablation() -> str:
     """Return what each part of the recipe is worth."""
     stored = load(RESULTS / "ablation.json")
     lines = [
-        "| changed | parameters | training UAR | strangers | adapted |",
-        "|---|---|---|---|---|",
+        "| changed | parameters | training UAR | strangers: UAR | cross-entropy | adapted: UAR "
+        "| cross-entropy |",
+        "|" + "---|" * 7,
     ]
     for name, found in stored["variants"].items():
-        adapted = "-" if found["adapted_uar"] is None else f"{found['adapted_uar']:.1f}"
+        adapted = "- | -"
+        if "adapted_uar" in found:
+            adapted = f"{found['adapted_uar']:.1f} | {found['adapted_cross_entropy']:.3f}"
         lines.append(
             f"| {name} | {found['n_parameters'] / 1000:.0f} K | {found['train_uar']:.1f} "
-            f"| {found['uar']:.1f} | {adapted} |"
+            f"| {found['uar']:.1f} | {found['cross_entropy']:.3f} | {adapted} |"
         )
     lines += [
         "",
@@ -319,6 +322,11 @@ def model_card() -> str:
     """Return the text beside the shipped model."""
     card = Card.read(MODEL.with_suffix(".json"))
     about = card.provenance
+    taught = ""
+    if about["model"]["taught"]:
+        taught = """
+In training it also learnt to predict what the lower half of Whisper tiny's encoder (Radford et al.,
+2023, MIT licence) makes of the same speech (`train/teacher.py`)."""
     return f"""# {MODEL.name}
 
 Which of {", ".join(card.labels)} a voice sounds like. Written by `python -m train.results`.
@@ -329,7 +337,7 @@ training clip.
 
 **Model.** Preset `{about["preset"]}`, {about["epochs"]} epochs, the last one taken; windows of
 {card.window_s:.2g} s of {card.frontend.n_mels} log-mel bands, pitch and voicing, normalised by what
-is heard of the speaker (`edge/speaker.py`).
+is heard of the speaker (`edge/speaker.py`).{taught}
 
 **Intended use.** Research, art, games, self-observation; on the device, with the consent of those
 who are heard. **Not** for judging anyone, and not at work or in schools, where the EU's AI Act
@@ -343,6 +351,10 @@ somebody feels. About people whom it has never heard it is often wrong:
 ## Cross-validation of the recipe
 
 {recognition(about["preset"])}
+
+## Whoever speaks
+
+{adaptation()}
 
 ## Calibration
 
