@@ -24,7 +24,7 @@ from edge.enroll import load as load_voice
 from edge.errors import ModelError, above_0, at_least_0, count, exit_code, share
 from edge.gate import KINDS, GateSettings, SpeechGate
 from edge.model import Model
-from edge.output import OUTLET, JsonLines, Lines, Outlet, Sink
+from edge.output import OUTLET, JsonLines, Lines, Outlet, Seldom, Sink
 from edge.recognizer import HOP_S, STATUS_S, Recognizer
 from edge.session import NamedSource, NoListenerError, Session, signals
 from edge.smoothing import Smoothing
@@ -100,7 +100,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--plain", action="store_true", help="plain lines, on a terminal too")
     add("--record", type=Path, metavar="FILE", help="append all events to FILE, as JSON Lines")
     add("--status-s", type=above_0, metavar="S",
-        help=f"from one status event to the next; default: {STATUS_S:g}, 0.1 to watch")  # fmt: skip
+        help=f"from one status event to the next; default: {STATUS_S:g}; a view: 0.1")  # fmt: skip
 
     add = parser.add_argument_group("web page").add_argument
     add("--serve", action="store_true", help="show the events on a web page")
@@ -146,9 +146,14 @@ def open_sinks(
     args: argparse.Namespace, stack: contextlib.ExitStack, live: bool, watched: bool
 ) -> list[Sink]:
     """Return where events go; behind a queue if they come from a microphone, which cannot wait."""
+    viewed = watched or args.serve
+
+    def kept(sink: Sink) -> Sink:
+        return Seldom(sink, STATUS_S) if viewed and not args.status_s else sink
+
     sinks: list[Sink] = []
     if args.json:
-        sinks.append(JsonLines(sys.stdout))
+        sinks.append(kept(JsonLines(sys.stdout)))
     elif watched:
         from edge.terminal import Terminal
 
@@ -158,7 +163,7 @@ def open_sinks(
     if args.record:
         from edge.record import Recorder
 
-        sinks.append(Recorder(args.record))
+        sinks.append(kept(Recorder(args.record)))
     if live:
         sinks = [Outlet(sink) for sink in sinks]
     if args.serve:

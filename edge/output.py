@@ -7,6 +7,7 @@ disk is full); then the session goes on without it.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import queue
 import sys
@@ -53,6 +54,44 @@ class JsonLines:
 
     def close(self) -> None:
         """Do nothing: the stream belongs to the caller."""
+
+
+class Seldom:
+    """A sink that gets fewer statuses than a view wants, and all other events.
+
+    A status that begins another state, or says something, is passed on at once. What is passed on
+    is about all the time since the one before it.
+
+    Parameters
+    ----------
+    sink : Sink
+    every_s : float
+        Seconds of the source from one status to the next.
+    """
+
+    def __init__(self, sink: Sink, every_s: float) -> None:
+        self._sink, self._every_s = sink, every_s
+        self._last: tuple[str, str, int] | None = None
+        self._held: list[Status] = []
+
+    def send(self, event: Event, source: str) -> None:
+        """Pass one event on, or hold it."""
+        if isinstance(event, Status):
+            self._held.append(event)
+            here = (source, event.state, int(event.at_s / self._every_s))
+            if here == self._last and not event.message:
+                return
+            levels = [held.level_db for held in self._held if held.level_db is not None]
+            start_sample = self._held[0].start_sample
+            event = dataclasses.replace(
+                event, start_sample=start_sample, level_db=max(levels, default=None)
+            )
+            self._last, self._held = here, []
+        self._sink.send(event, source)
+
+    def close(self) -> None:
+        """Close the sink."""
+        self._sink.close()
 
 
 class Lines:

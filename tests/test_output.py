@@ -16,7 +16,7 @@ import pytest
 
 from edge.errors import SerError
 from edge.events import Event, Start, Status
-from edge.output import JsonLines, Outlet
+from edge.output import JsonLines, Outlet, Seldom
 from edge.record import Recorder
 from edge.session import NoListenerError, Session
 
@@ -51,6 +51,44 @@ def test_a_slow_reader_loses_the_oldest_and_is_told(monkeypatch, capsys):
     assert len(slow.got) + outlet.n_dropped == 200
     assert slow.got[1:] == list(range(200))[-len(slow.got[1:]) :]
     assert f"missed {outlet.n_dropped} events" in capsys.readouterr().err
+
+
+class Kept:
+    """A sink that keeps what it gets."""
+
+    def __init__(self):
+        self.got = []
+
+    def send(self, event, source):
+        self.got.append((event, source))
+
+
+def test_a_record_gets_a_status_a_second_though_a_view_wants_ten():
+    kept = Kept()
+    sink = Seldom(kept, 1.0)
+    for tenth in range(41):
+        level = -3.0 if tenth == 23 else -40.0
+        event = Status(10, tenth, tenth - 1, tenth, "listening", False, level, None, tenth, 0)
+        sink.send(event, "a")
+    assert [event.at_sample for event, _ in kept.got] == [0, 10, 20, 30, 40]
+    assert [event.level_db for event, _ in kept.got] == [-40, -40, -40, -3, -40]
+    ends = [event.end_sample for event, _ in kept.got]
+    assert [event.start_sample for event, _ in kept.got] == [-1, *ends[:-1]]
+
+
+def test_what_is_new_is_recorded_at_once():
+    kept = Kept()
+    sink = Seldom(kept, 1.0)
+    told = [
+        (Status(10, 0, 0, 0, "listening", False, None, None, 0, 0), "a"),
+        (Status(10, 1, 0, 1, "waiting", False, None, None, 1, 0), "a"),
+        (Status(10, 2, 1, 2, "waiting", False, None, "unplugged", 2, 0), "a"),
+        (Status(10, 3, 2, 3, "waiting", False, None, None, 3, 0), "b"),
+        (Start("", "emodb", [], 10, 3.0, 0.25, {}), ""),
+    ]
+    for event, source in told:
+        sink.send(event, source)
+    assert kept.got == told
 
 
 def test_a_reader_that_has_caught_up_is_told_without_waiting_for_the_end(monkeypatch):
