@@ -27,6 +27,7 @@ from edge.audio import read_file
 from edge.errors import SerError, count, exit_code
 from edge.events import Clip as ClipEvent
 from edge.events import Estimate, Utterance
+from edge.frontend import Frontend
 from edge.gate import SpeechGate
 from edge.machine import hardware
 from edge.model import Model
@@ -46,6 +47,7 @@ GAINS_DB = (-30.0, -20.0, -10.0, 6.0, 12.0)
 SECONDS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
 KNOWN_S = (5.0, 10.0, 30.0, 60.0)
 ENROLMENT_S = (10.0, 30.0)
+KNOWN_IN, KNOWN_IN_S = ("room", "telephone"), 30.0  # half a minute of a speaker who stays there
 N_BABBLE = 6  # Assumed: voices in a babble.
 BLOCK_SAMPLES = 1600
 
@@ -198,12 +200,18 @@ def others_of(clips: list[Spoken], clip: int, neutral: bool) -> list[int]:
     ]  # fmt: skip
 
 
+def speech_of(clip: Spoken, frontend: Frontend) -> np.ndarray:
+    """Return the feature rows of speech, float32 (n, n_features), not normalised."""
+    heard = clip_features(clip.samples, frontend, 0)[0]
+    return heard.rows[heard.speech]
+
+
 def statistics_of(clips: list[np.ndarray], n_rows: float, seed: int) -> Statistics | None:
     """Return statistics of the first ``n_rows`` of ``clips`` in a random order, None of none.
 
     A clip is its rows of speech, (n, n_features); ``n_rows`` may be infinite.
     """
-    if not n_rows or not clips:
+    if not clips:
         return None
     order = np.random.default_rng(seed).permutation(len(clips))
     rows = np.concatenate([clips[number] for number in order])
@@ -246,25 +254,28 @@ def study(
     rate_hz = opened[0].card.frontend.sample_rate_hz
     spoken = [Spoken(c.speaker, c.label, read_file(c.path, rate_hz)) for c in corpus.clips]
     around = Surroundings.read(data, rate_hz)
-    tests = []
+    tests: list[tuple[Path, list[Spoken], list[Spoken]]] = []
     for model, path in zip(opened, models, strict=True):
         strangers = set(model.card.provenance["held_out_speakers"])
         clips = [clip for clip in spoken if clip.speaker in strangers]
         if not clips:
             raise SerError(f"{path}: its card names no held-out speaker of {corpus.name}")
         others = [clip for clip in spoken if clip.speaker not in strangers]
-        heard = [clip_features(clip.samples, model.card.frontend, 0)[0] for clip in clips]
-        tests.append((path, clips, others, [one.rows[one.speech] for one in heard]))
+        tests.append((path, clips, others))
 
     def over(name: str, gate: str, known_s: float, neutral: bool) -> list[tuple[Spoken, Answer]]:
         found = []
-        for path, clips, others, rows in tests:
+        for path, clips, others in tests:
             model = Model(path)
             n_rows = known_s * rate_hz / model.card.frontend.hop_samples
             changed = heard_in(conditions(around, others, rate_hz)[name], clips)
+            # What is known of a speaker was heard in the same circumstances.
+            rows = [speech_of(clip, model.card.frontend) for clip in changed] if known_s else []
             for number, clip in enumerate(changed):
-                heard = [rows[other] for other in others_of(clips, number, neutral)]
-                known = statistics_of(heard, n_rows, number)
+                known = None
+                if known_s:
+                    heard = [rows[other] for other in others_of(clips, number, neutral)]
+                    known = statistics_of(heard, n_rows, number)
                 found.append((clip, answer(model, gate, clip, known)))
         return found
 
@@ -274,6 +285,9 @@ def study(
     jobs["without gate"] = ("clean", "off", 0.0, False)
     for seconds in (*KNOWN_S, np.inf):
         jobs[f"known {seconds:g} s"] = ("clean", "voice", seconds, False)
+    for name in KNOWN_IN:
+        if name in jobs:
+            jobs[f"{name}, known {KNOWN_IN_S:g} s"] = (name, "voice", KNOWN_IN_S, False)
     for seconds in ENROLMENT_S:
         jobs[f"enrolled {seconds:g} s"] = ("clean", "voice", seconds, True)
     if only:
