@@ -54,7 +54,7 @@ def differences(
     threshold. What a run costs, and when it was, is not compared.
     """
     wrong, largest = unsteady(here) + unsteady(there), 0.0
-    threshold = here[0].get("settings", {}).get("uncertain_below", 0.0) if here else 0.0
+    threshold = here[0]["settings"]["uncertain_below"] if here else 0.0
     if [e["event"] for e in here] != [e["event"] for e in there]:
         return [f"{len(here)} events against {len(there)}, or others"], 0.0
     for number, (one, other) in enumerate(zip(here, there, strict=True)):
