@@ -78,6 +78,7 @@ def test_so_much_is_known_of_a_speaker_as_was_asked_for():
     np.testing.assert_allclose(known.mean, np.mean(rows, axis=(0, 1)))
     np.testing.assert_allclose(statistics_of(rows[:1], 50.0, 0).mean, rows[0][:50].mean(axis=0))
     assert statistics_of(rows, 250.0, 0).n_rows == 250
+    assert statistics_of(rows, 0.0, 0) is None
     assert statistics_of([], 50.0, 0) is None
 
 

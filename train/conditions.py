@@ -211,7 +211,7 @@ def statistics_of(clips: list[np.ndarray], n_rows: float, seed: int) -> Statisti
 
     A clip is its rows of speech, (n, n_features); ``n_rows`` may be infinite.
     """
-    if not clips:
+    if not n_rows or not clips:
         return None
     order = np.random.default_rng(seed).permutation(len(clips))
     rows = np.concatenate([clips[number] for number in order])
@@ -263,19 +263,18 @@ def study(
         others = [clip for clip in spoken if clip.speaker not in strangers]
         tests.append((path, clips, others))
 
+    def hear(name: str, clips: list[Spoken], others: list[Spoken]) -> list[Spoken]:
+        return heard_in(conditions(around, others, rate_hz)[name], clips)
+
     def over(name: str, gate: str, known_s: float, neutral: bool) -> list[tuple[Spoken, Answer]]:
         found = []
         for path, clips, others in tests:
             model = Model(path)
             n_rows = known_s * rate_hz / model.card.frontend.hop_samples
-            changed = heard_in(conditions(around, others, rate_hz)[name], clips)
-            # What is known of a speaker was heard in the same circumstances.
-            rows = [speech_of(clip, model.card.frontend) for clip in changed] if known_s else []
-            for number, clip in enumerate(changed):
-                known = None
-                if known_s:
-                    heard = [rows[other] for other in others_of(clips, number, neutral)]
-                    known = statistics_of(heard, n_rows, number)
+            rows = known_rows.get((path, name), [])
+            for number, clip in enumerate(hear(name, clips, others)):
+                heard = [rows[n] for n in others_of(clips, number, neutral)] if known_s else []
+                known = statistics_of(heard, n_rows, number)
                 found.append((clip, answer(model, gate, clip, known)))
         return found
 
@@ -292,6 +291,12 @@ def study(
         jobs[f"enrolled {seconds:g} s"] = ("clean", "voice", seconds, True)
     if only:
         jobs = {name: job for name, job in jobs.items() if name.startswith(("clean", *only))}
+    # What is known of a speaker was heard in the same circumstances; read once for all seconds.
+    known_rows = {
+        (path, name): [speech_of(clip, model.card.frontend) for clip in hear(name, clips, others)]
+        for name in {name for name, _, known_s, _ in jobs.values() if known_s}
+        for model, (path, clips, others) in zip(opened, tests, strict=True)
+    }
     parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator")
     results = parallel(joblib.delayed(over)(*job) for job in jobs.values())
     recalls, clean = {}, []
