@@ -8,6 +8,7 @@ from edge.events import Utterance
 from edge.frontend import LOG_MEL, STREAM
 from edge.model import Model
 from edge.recognizer import Recognizer
+from edge.speaker import SpeakerNorm, Statistics
 from train import corpora
 from train.dataset import (
     NOISY_SHARE,
@@ -47,6 +48,31 @@ def test_the_share_of_noise_does_not_depend_on_how_many_noises_there_are(n_noisy
     versions = drawn(n_noisy)[:, 0, 0]
     assert (versions >= 5 - n_noisy).mean() == pytest.approx(NOISY_SHARE, abs=0.08)
     assert set(np.unique(versions)) == {0, 1, 2, 3, 4}
+
+
+@pytest.mark.parametrize(
+    ("known_of", "known"),
+    [
+        ("all", ["012"]),
+        ("nothing", ["0"]),
+        ("some", ["0", "01", "02", "012"]),
+        ("a mood", ["0", "01", "02"]),
+    ],
+)
+def test_training_knows_of_a_speaker_what_was_drawn(monkeypatch, known_of, known):
+    monkeypatch.setattr("train.dataset.P_KNOWN", {known_of: 1.0})
+    speech = np.ones(N_ROWS, bool)
+    rows = [np.full((N_ROWS, LOG_MEL.n_features), v, "f4") for v in (1, 3, 9)]
+    clips = [(Heard(r, speech),) for r in rows]
+    n = LOG_MEL.n_features
+    frontend = dataclasses.replace(LOG_MEL, mean=(0.0,) * n, scale=(1.0,) * n)
+    windows = TrainingWindows(clips, ["a"] * 3, np.array([0, 0, 1]), frontend, N_ROWS)
+    rng = np.random.default_rng(0)
+    # What the first clip's pitch, which no level moves, looks like after each draw.
+    drawn = {round(float(windows.draw(rng)[0][0, 0, -1]), 4) for _ in range(100)}
+    heard = [np.concatenate([rows[int(i)] for i in clips]) for clips in known]
+    expected = [SpeakerNorm(frontend, Statistics.of(r)).normalize(rows[0])[0, -1] for r in heard]
+    assert drawn == {round(float(value), 4) for value in expected}
 
 
 def test_training_hears_of_a_clip_what_the_device_hears(clips):

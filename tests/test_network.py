@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from edge.model import softmax
 from train.fit import Trainer, loss
 from train.model import BandConv, Conv, TimNet
 from train.presets import FUSIONS, PRESETS, Config, multiply_accumulates
@@ -212,6 +213,10 @@ def test_the_loss_is_smoothed_cross_entropy_and_focus_lessens_the_easy():
     )
     expected = float(focal(np.eye(3)[labels], logits))
     assert float(loss(logits, labels, 0.1, 2.0)) == pytest.approx(expected, rel=1e-5)
+    weighted = loss(logits, labels, 0.1, 0.0, np.array([1.0, 3.0], "f4"))
+    expected = 0.5 * sum(w * float(peer(np.eye(3)[[k]], logits[[i]]))
+                         for i, (k, w) in enumerate([(0, 1), (1, 3)]))  # fmt: skip
+    assert float(weighted) == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_saved_model_loads_and_answers_the_same(tmp_path):
@@ -269,6 +274,19 @@ def test_a_reset_trainer_repeats_itself_without_compiling_again(trainer):
     np.testing.assert_allclose(first, again, rtol=1e-4)
     assert not np.allclose(first, other, rtol=1e-3)
     assert trainer._step.experimental_get_tracing_count() == 1
+
+
+@pytest.mark.parametrize(("balanced", "share"), [(False, 0.1), (True, 0.5)])
+def test_a_balanced_loss_counts_labels_alike_and_another_counts_clips(balanced, share):
+    # Windows that are all the same leave nothing to learn but how often each label is to be said.
+    config = dataclasses.replace(SMALL, balanced=balanced, label_smoothing=0.0, n_blocks=1)
+    x, labels = np.zeros((80, 30, 39), "f4"), np.arange(80) % 10 == 0
+    trainer = Trainer(config, 30, 39, 2)
+    rng = np.random.default_rng(0)
+    trainer.reset(0, labels.astype(int))
+    for _ in range(60):
+        trainer.epoch(x, labels.astype(int), rng)
+    assert softmax(trainer.logits(x))[0, 1] == pytest.approx(share, abs=0.06)
 
 
 def test_answers_do_not_depend_on_the_batch(trainer):

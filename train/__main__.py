@@ -45,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="with holdout: speakers to test on, separated by commas; default: nobody")  # fmt: skip
     add("--without", metavar="SPEAKERS", default="",
         help="speakers to leave out altogether, separated by commas; default: nobody")  # fmt: skip
-    add("--epochs", type=count, default=120, help="default: 120")
+    add("--epochs", type=count, default=240, help="default: 240")
     add("--window-s", type=above_0, metavar="S",
         help="window or clip length; default: 3, or with the published front end the length that "
         "TIM-Net's authors used for the corpus")  # fmt: skip

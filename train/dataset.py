@@ -25,7 +25,10 @@ PUBLISHED_SAMPLES = {"emodb": 96_000, "savee": 130_000, "iemocap": 310_000}
 STREAM_WINDOW_S = 3.0  # Assumed: about as long as most clips of EMO-DB.
 SHORT_S = 0.5  # Assumed: the device asks later than that.
 MOST_CLIPS = 11  # Assumed: half a minute of somebody's other clips.
-NOISY_SHARE = 0.4  # Assumed: of the windows, if there are noisy versions of the clips.
+NOISY_SHARE = 0.2  # Assumed: of the windows, if there are noisy versions of the clips.
+# Assumed: how often a training window's speaker is one of whom everything is known, a stranger, one
+# of whom a few clips are known, or a few in one mood.
+P_KNOWN = {"all": 0.2, "nothing": 0.6, "some": 0.1, "a mood": 0.1}
 
 
 def default_window_s(corpus: str, frontend: Frontend) -> float:
@@ -213,9 +216,8 @@ class TrainingWindows:
     Where a clip is shorter than a window, and in a share ``short`` of the draws, there is less in
     a window than it holds, as at the beginning of an utterance.
 
-    An adaptive front end is at a random point of getting to know the speaker: it has heard the
-    window alone, a few clips more, a few in one mood alone, or all clips of the speaker (a quarter
-    of the draws each, assumed).
+    An adaptive front end is at a random point of getting to know the speaker (`P_KNOWN`): it has
+    heard the window alone, a few clips more, a few in one mood alone, or all clips of the speaker.
 
     Parameters
     ----------
@@ -290,13 +292,13 @@ class TrainingWindows:
     def _known(
         self, clip: int, version: int, spoken: np.ndarray, rng: np.random.Generator
     ) -> Statistics | None:
-        speaker, choice = self._speakers[clip], rng.integers(4)
-        if choice == 0:
+        speaker, known_of = self._speakers[clip], rng.choice([*P_KNOWN], p=[*P_KNOWN.values()])
+        if known_of == "all":
             return self._all[version][speaker]
         known = [Statistics.of(spoken)] if len(spoken) else []
-        if choice > 1:
+        if known_of != "nothing":
             others = self._clips_of[speaker]
-            if choice == 2:
+            if known_of == "a mood":
                 moods = list(self._moods_of[speaker].values())
                 others = moods[rng.integers(len(moods))]
             n_others = min(len(others), int(rng.integers(1, MOST_CLIPS + 1)))

@@ -116,6 +116,7 @@ class Trainer:
             weight_decay=config.weight_decay or None,
         )
         others = [v for v in self.model.trainable_variables if len(v.shape) != 2]
+        self._label_weights = tf.Variable(tf.ones(n_labels), trainable=False)
         # What predicts the lessons, from all that the blocks leave; nothing of it is kept.
         self._pupil = keras.layers.Dense(N_DIRECTIONS) if config.taught else None
         self._trained = list(self.model.trainable_variables)
@@ -134,7 +135,8 @@ class Trainer:
             with tf.GradientTape() as tape:
                 pooled = self.model.pooled(windows, seed)
                 logits = self.model.answer(pooled, seed)
-                value = loss(logits, labels, config.label_smoothing, config.focal_gamma)
+                weights = tf.gather(self._label_weights, labels) if config.balanced else None
+                value = loss(logits, labels, config.label_smoothing, config.focal_gamma, weights)
                 whole = value
                 if self._pupil is not None:
                     predicted = self._pupil(tf.concat(list(itertools.chain(*pooled)), axis=1))
@@ -148,8 +150,14 @@ class Trainer:
 
         self._step, self._infer = step, infer
 
-    def reset(self, seed: int) -> None:
-        """Start again from new weights; nothing is compiled anew."""
+    def reset(self, seed: int, labels: np.ndarray | None = None) -> None:
+        """Start again from new weights; nothing is compiled anew.
+
+        ``labels``, of the training clips, are what a balanced loss goes by.
+        """
+        n_labels = self.model.n_labels
+        counts = np.ones(n_labels) if labels is None else np.bincount(labels, minlength=n_labels)
+        self._label_weights.assign(counts.mean() / np.maximum(counts, 1))
         self.model.set_weights(self._fresh(seed=seed).get_weights())
         for variable, value in zip(self._optimizer.variables, self._at_start, strict=True):
             variable.assign(value)
@@ -198,10 +206,11 @@ class Trainer:
         return np.concatenate(answers)
 
 
-def loss(logits: Any, labels: Any, smoothing: float, gamma: float) -> Any:
+def loss(logits: Any, labels: Any, smoothing: float, gamma: float, weights: Any = None) -> Any:
     """Return the mean focal loss (Lin et al., ICCV 2017) over smoothed targets.
 
-    ``gamma`` 0 is cross-entropy. ``labels`` are indices, shape (n,); ``logits`` (n, n_labels).
+    ``gamma`` 0 is cross-entropy. ``labels`` are indices, shape (n,); ``logits`` (n, n_labels);
+    ``weights``, shape (n,), are how much each counts, or None for all alike.
     """
     import tensorflow as tf
 
@@ -209,7 +218,8 @@ def loss(logits: Any, labels: Any, smoothing: float, gamma: float) -> Any:
     targets = tf.one_hot(labels, n_labels) * (1 - smoothing) + smoothing / n_labels
     log_probs = tf.nn.log_softmax(logits)
     focus = (1 - tf.exp(log_probs)) ** gamma if gamma else 1.0
-    return -tf.reduce_mean(tf.reduce_sum(targets * focus * log_probs, axis=-1))
+    losses = -tf.reduce_sum(targets * focus * log_probs, axis=-1)
+    return tf.reduce_mean(losses if weights is None else weights * losses)
 
 
 @functools.lru_cache(maxsize=1)
@@ -238,7 +248,7 @@ def run_fold(job: Job) -> Result:
     started = time.monotonic()
     _settle(job)
     fold_trainer = trainer(job.config, job.n_rows, job.frontend.n_features, job.n_labels)
-    fold_trainer.reset(job.seed)
+    fold_trainer.reset(job.seed, job.train_labels)
     rng = np.random.default_rng(job.seed)
     frontend = measured(job.frontend, job.train, job.train_speakers)
     training = TrainingWindows(

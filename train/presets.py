@@ -50,6 +50,8 @@ class Config:
         Focusing exponent of the loss; 0 is cross-entropy.
     label_smoothing : float
         Share of a target's weight that is spread over all labels.
+    balanced : bool
+        Whether every label counts alike in the loss, however many clips it has.
     learning_rate, beta_1, beta_2, batch_size
         Adam's settings, and clips in a batch.
     weight_decay : float
@@ -83,6 +85,7 @@ class Config:
     n_hidden: int = 0
     focal_gamma: float = 0.0
     label_smoothing: float = 0.1
+    balanced: bool = False
     learning_rate: float = 1e-3
     beta_1: float = 0.93
     beta_2: float = 0.98
@@ -169,11 +172,14 @@ _LIVE = Config(
     n_filters=48,
     n_blocks=4,
     head_dropout=0.3,
+    dropout=0.2,
+    dropout_last=0.2,
+    balanced=True,
     weight_decay=0.2,
     learning_rate=8e-3,
     batch_size=16,
     schedule="cosine",
-    speeds=(0.9, 1.1),
+    speeds=(0.85, 0.9, 0.95, 1.05, 1.1, 1.15),
     short=0.3,
     n_noisy=8,
     taught=1.0,
