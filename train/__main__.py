@@ -18,6 +18,8 @@ from edge.quiet import quiet_native
 KEPT = "stopped; folds that had ended are kept, the same command goes on"
 FRONTENDS = {"logmel": LOG_MEL, "stream": STREAM, "published": PUBLISHED}
 
+EPOCHS = 240  # Assumed: enough for the recipe that ships.
+
 
 def build_parser() -> argparse.ArgumentParser:
     from train.corpora import LAYOUTS
@@ -45,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="with holdout: speakers to test on, separated by commas; default: nobody")  # fmt: skip
     add("--without", metavar="SPEAKERS", default="",
         help="speakers to leave out altogether, separated by commas; default: nobody")  # fmt: skip
-    add("--epochs", type=count, default=240, help="default: 240")
+    add("--epochs", type=count, default=EPOCHS, help=f"default: {EPOCHS}")
     add("--window-s", type=above_0, metavar="S",
         help="window or clip length; default: 3, or with the published front end the length that "
         "TIM-Net's authors used for the corpus")  # fmt: skip
