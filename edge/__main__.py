@@ -21,12 +21,12 @@ from edge import demo
 from edge.audio import PCM_FORMATS, file_blocks, pcm_blocks
 from edge.coreml import COMPUTE_UNITS
 from edge.enroll import load as load_voice
-from edge.errors import ModelError, above_0, at_least_0, count, exit_code, share
+from edge.errors import ModelError, above_0, at_least_0, count, exit_code, share, signals
 from edge.gate import KINDS, GateSettings, SpeechGate
 from edge.model import Model
 from edge.output import OUTLET, JsonLines, Lines, Outlet, Seldom, Sink
 from edge.recognizer import HOP_S, STATUS_S, Recognizer
-from edge.session import NamedSource, NoListenerError, Session, signals
+from edge.session import NamedSource, NoListenerError, Session
 from edge.smoothing import Smoothing
 
 # python -m edge COMMAND: a module of that name with a main(argv).

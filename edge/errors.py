@@ -9,11 +9,13 @@ of argparse's arguments refuse it.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import FrameType
 
 MOST = 1_000_000  # Assumed: what is counted in arguments is less; more is a slip, and costs memory.
 
@@ -35,21 +37,56 @@ def exit_code(command: Callable[[], None], debug: bool, stopped: str = "stopped"
 
     With ``debug`` the error is raised instead. Ctrl-C, and SIGTERM, with which services and workers
     are stopped, end the work with a KeyboardInterrupt: the line is then ``stopped``, and the code
-    130, as a shell reports it.
+    130, as a shell reports it. Who was started deaf to Ctrl-C, as in the background, stays so.
     """
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        command()
-    except KeyboardInterrupt:
-        print(stopped, file=sys.stderr)
-        return 130
-    except (SerError, OSError) as error:
-        if debug:
-            raise
-        print(f"error: {message(error)}", file=sys.stderr)
-        return 1
+    deaf = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    _stops.clear()
+    with signals(_stop, signal.SIGTERM, *([] if deaf else [signal.SIGINT])):
+        try:
+            command()
+        except KeyboardInterrupt:
+            print(stopped, file=sys.stderr)
+            return 130
+        except (SerError, OSError) as error:
+            if debug:
+                raise
+            print(f"error: {message(error)}", file=sys.stderr)
+            return 1
     return 0
+
+
+_stops: list[int] = []  # the signals that asked the work of `exit_code` to end
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    _stops.append(number)
+    raise KeyboardInterrupt
+
+
+def stop_if_asked() -> None:
+    """Raise KeyboardInterrupt if `exit_code` was asked to stop.
+
+    Long work asks between its steps: Python forgets an exception that a signal raises while a
+    destructor or a weak reference's callback runs.
+    """
+    if _stops:
+        raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def signals(
+    handler: Callable[[int, FrameType | None], None] | signal.Handlers, *numbers: int
+) -> Iterator[None]:
+    """Let ``handler`` take the signals ``numbers``, in the main thread, which alone gets them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = [signal.signal(number, handler) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, old in zip(numbers, before, strict=True):
+            signal.signal(number, old)
 
 
 def message(error: Exception) -> str:

@@ -6,15 +6,14 @@ import contextlib
 import dataclasses
 import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from types import FrameType
 
 from edge.audio import Source
-from edge.errors import SerError, message
+from edge.errors import SerError, message, signals
 from edge.events import Clip, Estimate, Event, Gap, Start, Summary, Utterance
 from edge.machine import peak_memory_mb
 from edge.output import Sink
@@ -171,19 +170,3 @@ class Session:
                 print(f"an output has failed and is left out: {message(error)}", file=sys.stderr)
             elif not isinstance(error, BrokenPipeError):  # whose reader has had enough
                 raise SerError(f"the last output has failed: {message(error)}") from error
-
-
-@contextlib.contextmanager
-def signals(
-    handler: Callable[[int, FrameType | None], None] | signal.Handlers, *numbers: int
-) -> Iterator[None]:
-    """Let ``handler`` take the signals ``numbers``, in the main thread, which alone gets them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = [signal.signal(number, handler) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, old in zip(numbers, before, strict=True):
-            signal.signal(number, old)

@@ -130,6 +130,26 @@ def test_a_stop_keeps_what_has_ended_and_leaves_no_worker(tiny_emodb, tmp_path, 
         time.sleep(0.05)
 
 
+def test_a_stop_that_python_loses_ends_the_run_all_the_same(
+    tiny_emodb, tmp_path, capsys, monkeypatch
+):
+    class Dropped:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    def save(*arguments, real=training._save):
+        numbers = real(*arguments)
+        Dropped()
+        return numbers
+
+    monkeypatch.setattr(training, "_save", save)
+    monkeypatch.setattr(sys, "unraisablehook", lambda lost: None)
+    out = tmp_path / "run"
+    assert train(command(tiny_emodb, out, "--jobs", "1")) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    assert len(list(out.glob("*/result.json"))) == 1
+
+
 def workers_of(session):
     """Return the processes of a session that still run (not those that only wait to be reaped)."""
     listed = subprocess.run(

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from edge.errors import stop_if_asked
 from edge.frontend import Frontend
 from edge.model import softmax
 from edge.quiet import quiet_native
@@ -273,6 +274,7 @@ def run_fold(job: Job) -> Result:
     first_s, epoch_s = 0.0, []
     probs = np.empty((0, job.n_labels), np.float32)
     for epoch in range(job.epochs):
+        stop_if_asked()
         before = time.monotonic()
         drawn, spans_s = training.draw(rng)
         lesson = None if lessons is None else lessons.of(spans_s)

@@ -33,7 +33,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from edge.card import Card, sha256
-from edge.errors import SerError
+from edge.errors import SerError, stop_if_asked
 from edge.frontend import Frontend
 from edge.quiet import quiet_native
 from edge.storage import write_json, write_with
@@ -169,6 +169,7 @@ def run(
             for result in _results(jobs, n_jobs, dask):
                 numbers = _save(result, by_name[result.name], corpus, settings, out)
                 finished(result.name, numbers)
+                stop_if_asked()
 
 
 @functools.lru_cache(maxsize=1)  # for the next run in this process, which may hear the same
