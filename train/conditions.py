@@ -34,7 +34,7 @@ from edge.model import Model
 from edge.recognizer import Recognizer
 from edge.speaker import TELEPHONE_HZ, Statistics
 from edge.storage import write_json
-from edge.study import esc10
+from edge.study import esc10, load_room
 from train import corpora
 from train.__main__ import data_folder
 from train.augment import band, reverberant, with_noise
@@ -131,11 +131,7 @@ class Surroundings:
     @classmethod
     def read(cls, data: Path, rate_hz: int) -> Surroundings:
         """Read ``esc10/`` and ``rir/rir_clap.wav`` in the folder ``data``."""
-        room = None
-        if (path := data / "rir" / "rir_clap.wav").exists():
-            response = read_file(path, rate_hz)
-            room = response[int(np.abs(response).argmax()) :]
-        return cls(esc10(data, rate_hz), room)
+        return cls(esc10(data, rate_hz), load_room(data, rate_hz))
 
 
 def noises(around: Surroundings, others: list[Spoken]) -> dict[str, Change]:
