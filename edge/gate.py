@@ -49,7 +49,7 @@ class GateSettings:
         Speech that goes on for longer is cut into utterances of this length.
     """
 
-    quiet_db: float = -65.0
+    quiet_db: float = -85.0
     above_noise_db: float = 6.0
     noise_rise_db_s: float = 3.0
     open_at: float = 0.7

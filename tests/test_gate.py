@@ -49,6 +49,15 @@ def test_real_speech_opens_it_and_everyday_noise_does_not(clips):
         assert not any(gate.push(chunk) for chunk in chunks(noise.astype("f4"))), name
 
 
+def test_it_hears_a_quiet_microphone_too(clips):
+    gate, found = SpeechGate(), []
+    for clip in clips:
+        gate.reset()
+        faint = read_file(clip.path, 16_000) * np.float32(10 ** (-30 / 20))
+        found.append(np.mean([gate.push(chunk) for chunk in chunks(faint)]))
+    assert np.mean(found) > 0.7
+
+
 def test_the_voice_model_is_not_asked_about_silence():
     voice = Voice(0.9)
     gate = SpeechGate(voice=voice)
