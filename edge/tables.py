@@ -65,6 +65,7 @@ def gate() -> str:
     for name, gate in result["gate"].items():
         noise = {k: v for k, v in gate["noise"].items() if k != "digital silence"}
         worst = max(noise, key=lambda k: noise[k])
+        room = gate.get("room")  # where there was a response to measure with
         rows.append(
             [
                 name,
@@ -73,7 +74,7 @@ def gate() -> str:
                     for condition in ("clean", "10 dB")
                     for key in ("speech_found", "silence_taken_for_speech")
                 ),
-                f"{100 * gate['room']['speech_found']:.1f} ({gate['room']['clips_missed']})",
+                f"{100 * room['speech_found']:.1f} ({room['clips_missed']})" if room else "-",
                 f"{gate['clean']['utterances_per_clip']:.2f}",
                 f"{gate['clean']['start_delay_s']:.2f} / {gate['clean']['end_delay_s']:.2f}",
                 f"{100 * sum(noise.values()) / len(noise):.1f} ({worst} {100 * noise[worst]:.0f})",

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from edge import tables
 from edge.__main__ import COMMANDS
 from train import results
 
@@ -68,3 +69,13 @@ def test_a_report_is_whole(path):
     folds = report["folds"].values()
     assert all(value is not None for fold in folds for value in fold.values())
     assert report["uar_mean"] == pytest.approx(sum(fold["uar"] for fold in folds) / len(folds))
+
+
+def test_a_study_without_a_room_has_a_dash_for_it(monkeypatch):
+    study = tables.load("study.json")
+    for gate in study["gate"].values():
+        del gate["room"]
+    monkeypatch.setattr(tables, "load", lambda name: study)
+    rows = [line.split(" | ") for line in tables.gate().splitlines() if line.startswith("| ")]
+    column = rows[0].index("found in a room % (clips missed)")
+    assert {row[column] for row in rows[1:]} == {"-"}
