@@ -119,7 +119,9 @@ class SpeechGate:
         self.n_before = round(self.settings.before_s / self.chunk_s)
         self.n_after = round(self.settings.after_s / self.chunk_s)
         self._hold_chunks = max(1, round(self.settings.hold_s / self.chunk_s))
-        self._last = deque[float](maxlen=max(1, round(self.settings.lasting_s / self.chunk_s)))
+        # Probabilities of the last chunks; of those that did not stand out, 0.
+        n_lasting = max(1, round(self.settings.lasting_s / self.chunk_s))
+        self._last = deque([0.0] * n_lasting, maxlen=n_lasting)
         self._rise_db = self.settings.noise_rise_db_s * self.chunk_s
         self.reset()
 
@@ -133,7 +135,7 @@ class SpeechGate:
         """End the speech that goes on, if any; the voice-activity model starts afresh."""
         self.open = False
         self._since_speech = 0
-        self._last.clear()
+        self._last.extend([0.0] * len(self._last))
         self._forget()
 
     def push(self, chunk: np.ndarray) -> bool:
@@ -142,11 +144,10 @@ class SpeechGate:
         if self.kind == "off":
             self.open = True
             return True
-        if self._stands_out():
-            speech = self.kind == "energy" or self._is_voice(chunk)
-        else:
-            speech = False
+        stands_out = self._stands_out()
+        if not stands_out:
             self._last.append(0.0)
+        speech = stands_out and (self.kind == "energy" or self._is_voice(chunk))
         if speech:
             self.open = True
             self._since_speech = 0
@@ -168,8 +169,7 @@ class SpeechGate:
         self._last.append(probability)
         if self.open:
             return probability >= settings.keep_at
-        # Until so much has been heard, what has not been counts as silence.
-        lasting = sum(self._last) >= settings.lasting_at * (self._last.maxlen or 1)
+        lasting = sum(self._last) >= settings.lasting_at * len(self._last)
         return lasting or probability >= settings.open_at
 
 
