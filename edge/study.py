@@ -97,6 +97,12 @@ def load_room(data: Path, rate_hz: int) -> np.ndarray | None:
     return response[int(np.abs(response).argmax()) :]
 
 
+def in_room(samples: np.ndarray, response: np.ndarray) -> np.ndarray:
+    """Return ``samples`` (n,) as a room of that impulse response leaves them, as long as before."""
+    n = len(samples) + len(response) - 1
+    return np.fft.irfft(np.fft.rfft(samples, n) * np.fft.rfft(response, n), n)[: len(samples)]
+
+
 def load_noise(data: Path) -> dict[str, np.ndarray]:
     """Return a quarter of ESC-10, joined for each class, and two noises that need no recording."""
     noise = {name: np.concatenate(sounds) for name, sounds in esc10(data, RATE_HZ, 4).items()}
@@ -140,9 +146,7 @@ def gate_study(
         streams["clean"].append(((padded + quiet).astype(np.float32), truth))
         streams[f"{SNR_DB:g} dB"].append(((padded + loud).astype(np.float32), truth))
         if room is not None:
-            n = len(padded) + len(room) - 1
-            response = np.fft.rfft(room / np.sqrt((room**2).sum()), n)
-            wet = np.fft.irfft(np.fft.rfft(padded, n) * response, n)[: len(padded)]
+            wet = in_room(padded, room / np.sqrt((room**2).sum()))
             streams["room"].append(((wet + quiet).astype(np.float32), truth))
     results = {}
     for name, (kind, changes) in GATES.items():

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import soxr
 
+from edge.study import in_room
+
 # Assumed, all of them: what a microphone meets in a flat or an office.
 SNR_DB = (5.0, 35.0)
 REVERBERATION_S = (0.2, 1.2)  # time to fall by 60 dB
@@ -111,8 +113,7 @@ def changed(
 
 def reverberant(samples: np.ndarray, response: np.ndarray) -> np.ndarray:
     """Return ``samples`` in a room, as long and as loud as before."""
-    n = len(samples) + len(response) - 1
-    wet = np.fft.irfft(np.fft.rfft(samples, n) * np.fft.rfft(response, n), n)[: len(samples)]
+    wet = in_room(samples, response)
     gain = np.sqrt(np.mean(samples**2) / max(np.mean(wet**2), 1e-12))
     return (wet * gain).astype(np.float32)
 
