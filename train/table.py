@@ -4,7 +4,9 @@ Every preset is trained with the published front end on the ten published folds 
 speaker left out, in a shorter schedule than the published 500 epochs (see `SCHEDULE`). The last
 epoch counts. For some presets a random forest on the embedding of the same networks is measured
 beside the networks. The result is one JSON file, written after every cell, and at the end a
-picture of how EMO-DB's random folds were learned.
+picture of how EMO-DB's random folds were learned. A cell that is there with other epochs is
+measured anew; one with fewer seeds gets those that are missing, and keeps forest, size and curves
+of its first.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from edge.quiet import quiet_native
 from edge.storage import write_json, write_with
 from train import corpora, protocols
 from train import run as training
-from train.__main__ import KEPT, data_folder, default_jobs, seed_number
+from train.__main__ import KEPT, data_folder, default_jobs
 from train.dataset import corpus_features, default_window_s, device_windows
 from train.fit import recall
 from train.presets import PRESETS, multiply_accumulates
@@ -55,7 +57,7 @@ CURVES = ("loss", "uar", "test_loss", "test_uar")
 
 def asked(args: argparse.Namespace) -> dict[str, Any]:
     """Return what a cell depends on besides its name."""
-    return {"epochs": args.epochs, "seed": args.seed, "schedule": SCHEDULE}
+    return {"epochs": args.epochs, "schedule": SCHEDULE}
 
 
 def spread(uars: list[float], wars: list[float]) -> dict[str, float]:
@@ -114,6 +116,34 @@ def int8_bytes(fold: Path, name: str) -> int:
     return int(parity["models"]["int8"]["n_bytes"])
 
 
+def folds_trained(
+    corpus: corpora.Corpus,
+    preset: str,
+    protocol: str,
+    seed: int,
+    args: argparse.Namespace,
+    console: Console,
+) -> tuple[Path, list[dict[str, Any]]]:
+    """Train the folds of a cell, or what is missing of them; return their run and results."""
+    folds = PROTOCOLS[protocol](corpus)
+    settings = training.Settings(
+        corpus=corpus.name, clips_sha256=training.fingerprint(corpus), protocol=protocol,
+        held_out=(), preset=preset,
+        model=dataclasses.asdict(dataclasses.replace(PRESETS[preset], **SCHEDULE)),
+        frontend=PUBLISHED.to_json(), window_s=default_window_s(corpus.name, PUBLISHED),
+        epochs=args.epochs, seed=seed,
+    )  # fmt: skip
+    out = args.runs / f"{corpus.name}-{preset}-{protocol}-{args.epochs}-{seed}"
+    n_jobs = min(len(folds), args.jobs or default_jobs())
+    training.run(corpus, folds, settings, out, n_jobs, None, console)
+    return out, list(fold_results(out, [fold.name for fold in folds]).values())
+
+
+def recalls(results: list[dict[str, Any]]) -> dict[str, float]:
+    """Return mean and deviation over the folds of one seed."""
+    return spread([r["uar"] for r in results], [r["war"] for r in results])
+
+
 def cell(
     corpus: corpora.Corpus,
     preset: str,
@@ -122,33 +152,21 @@ def cell(
     args: argparse.Namespace,
     console: Console,
 ) -> dict[str, Any]:
-    """Train one cell of the table, or what is missing of it, and return its figures.
+    """Return the figures of one cell of the table, with its first seed.
 
     ``n_bytes`` is the network's size as int8; None if no other cell has it yet.
     """
-    config = dataclasses.replace(PRESETS[preset], **SCHEDULE)
+    out, results = folds_trained(corpus, preset, protocol, 0, args, console)
     folds = PROTOCOLS[protocol](corpus)
-    window_s = default_window_s(corpus.name, PUBLISHED)
-    settings = training.Settings(
-        corpus=corpus.name, clips_sha256=training.fingerprint(corpus), protocol=protocol,
-        held_out=(), preset=preset, model=dataclasses.asdict(config),
-        frontend=PUBLISHED.to_json(), window_s=window_s, epochs=args.epochs, seed=args.seed,
-    )  # fmt: skip
-    out = args.runs / f"{corpus.name}-{preset}-{protocol}-{args.epochs}-{args.seed}"
-    n_jobs = min(len(folds), args.jobs or default_jobs())
-    training.run(corpus, folds, settings, out, n_jobs, None, console)
-    results = list(fold_results(out, [fold.name for fold in folds]).values())
-    window_samples = round(window_s * PUBLISHED.sample_rate_hz)
+    window_samples = round(default_window_s(corpus.name, PUBLISHED) * PUBLISHED.sample_rate_hz)
     histories = [result["history"] for result in results]
-    trees = None
-    if preset in FORESTS:
-        trees = forest(out, folds, corpus, window_samples)
     return {
-        **spread([r["uar"] for r in results], [r["war"] for r in results]),
-        "forest": trees,
+        "seeds": [recalls(results)],
+        "forest": forest(out, folds, corpus, window_samples) if preset in FORESTS else None,
         "n_parameters": results[0]["n_parameters"],
         "n_macs": multiply_accumulates(
-            config, PUBLISHED.n_rows(window_samples), PUBLISHED.n_features, len(corpus.labels)
+            PRESETS[preset], PUBLISHED.n_rows(window_samples), PUBLISHED.n_features,
+            len(corpus.labels),
         ),
         "int8_bytes": n_bytes or int8_bytes(out / folds[0].name, preset),
         **asked(args),
@@ -157,7 +175,7 @@ def cell(
         "rise": float(np.mean([rise(np.array(h["test_loss"])) for h in histories])),
         "date": date.today().isoformat(),
         "hardware": hardware(),
-    }
+    }  # fmt: skip
 
 
 def draw(path: Path, cells: dict[str, Any]) -> None:
@@ -193,6 +211,10 @@ def draw(path: Path, cells: dict[str, Any]) -> None:
     figure.savefig(path, dpi=100)
 
 
+def save(path: Path, cells: dict[str, Any]) -> None:
+    write_json(path, {"command": "python -m train.table", "cells": cells})
+
+
 def run(args: argparse.Namespace) -> None:
     console = Console(stderr=True)
     cells: dict[str, Any] = {}
@@ -203,13 +225,17 @@ def run(args: argparse.Namespace) -> None:
         for protocol in args.protocol:
             for preset in args.preset:
                 key = f"{name} {preset} {protocol}"
-                if key in cells and cells[key].items() >= asked(args).items():
-                    continue
-                console.print(key)
-                alike = (c for k, c in cells.items() if k.startswith(f"{name} {preset} "))
-                n_bytes = next((c["int8_bytes"] for c in alike), None)
-                cells[key] = cell(corpus, preset, protocol, n_bytes, args, console)
-                write_json(args.out, {"command": "python -m train.table", "cells": cells})
+                if key not in cells or not cells[key].items() >= asked(args).items():
+                    console.print(key)
+                    alike = (c for k, c in cells.items() if k.startswith(f"{name} {preset} "))
+                    n_bytes = next((c["int8_bytes"] for c in alike), None)
+                    cells[key] = cell(corpus, preset, protocol, n_bytes, args, console)
+                    save(args.out, cells)
+                for seed in range(len(cells[key]["seeds"]), args.seeds):
+                    console.print(f"{key}, seed {seed}")
+                    _, results = folds_trained(corpus, preset, protocol, seed, args, console)
+                    cells[key]["seeds"].append(recalls(results))
+                    save(args.out, cells)
     write_with(args.out.with_suffix(".png"), lambda path: draw(path, cells))
 
 
@@ -222,7 +248,7 @@ def main(argv: list[str] | None = None) -> int:
     add("--preset", nargs="+", choices=ROWS, default=ROWS)
     add("--data", type=Path, metavar="DIR", help="the folder above the corpora; default: $SER_DATA")
     add("--epochs", type=count, default=EPOCHS, help=f"default: {EPOCHS}")
-    add("--seed", type=seed_number, default=0, help="default: 0")
+    add("--seeds", type=count, default=1, metavar="N", help="networks for each cell; default: 1")
     add("--jobs", type=count, metavar="N", help="folds at a time; default: one for each core")
     add("--runs", type=Path, default=Path("runs/table"), metavar="DIR", help="default: runs/table")
     add("--out", type=Path, required=True, metavar="FILE", help="JSON file; goes on with one")
