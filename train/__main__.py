@@ -53,7 +53,9 @@ def build_parser() -> argparse.ArgumentParser:
         "TIM-Net's authors used for the corpus")  # fmt: skip
     add("--n-blocks", type=count,
         help="default: the preset's; with the published front end 10 for iemocap")  # fmt: skip
-    add("--n-filters", type=count, help="default: the preset's")
+    add("--n-filters", type=count,
+        help="default: the preset's; another number of filters or blocks than timnet-live's starts "
+        "from random weights, not from those of train.pretrain")  # fmt: skip
     add("--fusion", choices=FUSIONS, help="default: the preset's")
     add("--batch-size", type=count, help="default: the preset's")
     add("--seed", type=seed_number, default=0, help="of weights, order and dropout; default: 0")
@@ -109,6 +111,10 @@ def run(args: argparse.Namespace, command: str) -> None:
     for name in ("n_blocks", "n_filters", "fusion", "batch_size"):
         if (value := getattr(args, name)) is not None:
             config = dataclasses.replace(config, **{name: value})
+    preset = PRESETS[args.preset]
+    if (config.n_blocks, config.n_filters) != (preset.n_blocks, preset.n_filters):
+        # No weights to start from fit another network.
+        config = dataclasses.replace(config, pretrained=False)
     settings = training.Settings(
         corpus=args.corpus,
         clips_sha256=training.fingerprint(corpus),

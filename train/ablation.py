@@ -40,22 +40,28 @@ RECIPE = "the recipe"
 # What is changed: fields of the preset and of the front end, and the window's seconds. Those that
 # hear the same speeds and noises follow each other, since clips are then read once.
 Changes = tuple[dict[str, Any], dict[str, Any], float]
+RANDOM = {"pretrained": False}  # a network of another shape can only start from random weights
 VARIANTS: dict[str, Changes] = {
     RECIPE: ({}, {}, STREAM_WINDOW_S),
     "the training set's mean and deviation for everybody": ({}, {"adapt_s": 0.0}, STREAM_WINDOW_S),
-    "no convolutions before the streams": ({"stem": (), "beside": 0}, {}, STREAM_WINDOW_S),
+    "not pretrained": (RANDOM, {}, STREAM_WINDOW_S),
+    "no convolutions before the streams": (
+        {"stem": (), "beside": 0, **RANDOM}, {}, STREAM_WINDOW_S,
+    ),
     "not taught by a larger network": ({"taught": 0.0}, {}, STREAM_WINDOW_S),
     "every clip counted alike": ({"balanced": False}, {}, STREAM_WINDOW_S),
     "dropout as in the paper": ({"dropout": 0.1, "dropout_last": 0.1}, {}, STREAM_WINDOW_S),
-    "8 blocks": ({"n_blocks": 8}, {}, STREAM_WINDOW_S),
+    "8 blocks": ({"n_blocks": 8, **RANDOM}, {}, STREAM_WINDOW_S),
     "no windows that are not full yet": ({"short": 0.0}, {}, STREAM_WINDOW_S),
     "not bounded": ({"bounded": False}, {}, STREAM_WINDOW_S),
     "windows of 2 s": ({}, {}, 2.0),
     "no noise": ({"n_noisy": 0}, {}, STREAM_WINDOW_S),
     "two other speeds": ({"speeds": (0.9, 1.1)}, {}, STREAM_WINDOW_S),
     "no other speeds": ({"speeds": ()}, {}, STREAM_WINDOW_S),
-    "without pitch and voicing": ({"beside": 0}, {"pitch": False}, STREAM_WINDOW_S),
-}
+    "without pitch and voicing": (
+        {"beside": 0, **RANDOM}, {"pitch": False}, STREAM_WINDOW_S,
+    ),
+}  # fmt: skip
 
 
 def folds_of(corpus: corpora.Corpus) -> list[Fold]:

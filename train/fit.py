@@ -23,6 +23,7 @@ from edge.quiet import quiet_native
 from edge.speaker import Statistics
 from train.dataset import Features, TrainingWindows, device_windows, measured
 from train.presets import Config
+from train.pretrain import start_weights
 from train.teacher import N_DIRECTIONS, Lessons
 
 N_CALIBRATION = 512  # Assumed: windows kept to measure the ranges of an int8 model.
@@ -110,6 +111,8 @@ class Trainer:
         self.config = config
         self._fresh = functools.partial(TimNet, config, n_rows, n_features, n_labels)
         self.model = self._fresh()
+        trunk = [np.array(variable) for variable in self.model.trunk]
+        self._start = start_weights(trunk) if config.pretrained else None
         self._optimizer = keras.optimizers.Adam(
             config.learning_rate,
             beta_1=config.beta_1,
@@ -119,7 +122,7 @@ class Trainer:
         others = [v for v in self.model.trainable_variables if len(v.shape) != 2]
         self._label_weights = tf.Variable(tf.ones(n_labels), trainable=False)
         # What predicts the lessons, from all that the blocks leave; nothing of it is kept.
-        self._pupil = keras.layers.Dense(N_DIRECTIONS) if config.taught else None
+        self._pupil: Any = keras.layers.Dense(N_DIRECTIONS) if config.taught else None
         self._trained = list(self.model.trainable_variables)
         if self._pupil is not None:
             self._pupil.build((None, len(self.model.streams) * config.n_blocks * config.n_filters))
@@ -131,6 +134,10 @@ class Trainer:
         # Copies: on a CPU, numpy() may be a view of the variable itself.
         self._at_start = [np.array(v) for v in self._optimizer.variables]
 
+        def unexplained(pooled: Any, lessons: Any) -> Any:
+            predicted = self._pupil(tf.concat(list(itertools.chain(*pooled)), axis=1))
+            return tf.reduce_mean((predicted - lessons) ** 2, axis=1)
+
         @tf.function(jit_compile=True)
         def step(windows: Any, labels: Any, lessons: Any, seed: Any) -> Any:
             with tf.GradientTape() as tape:
@@ -140,8 +147,7 @@ class Trainer:
                 value = loss(logits, labels, config.label_smoothing, config.focal_gamma, weights)
                 whole = value
                 if self._pupil is not None:
-                    predicted = self._pupil(tf.concat(list(itertools.chain(*pooled)), axis=1))
-                    whole += config.taught * tf.reduce_mean((predicted - lessons) ** 2)
+                    whole += config.taught * tf.reduce_mean(unexplained(pooled, lessons))
             self._optimizer.apply(tape.gradient(whole, self._trained), self._trained)
             return value, logits
 
@@ -150,16 +156,23 @@ class Trainer:
             return self.model(windows)
 
         self._step, self._infer = step, infer
+        self._unexplained = tf.function(
+            lambda windows, lessons: unexplained(self.model.pooled(windows), lessons),
+            jit_compile=True,
+        )
 
     def reset(self, seed: int, labels: np.ndarray | None = None) -> None:
         """Start again from new weights; nothing is compiled anew.
 
-        ``labels``, of the training clips, are what a balanced loss goes by.
+        ``labels``, of the training clips, are what a balanced loss goes by; where there are none,
+        no label counts.
         """
         n_labels = self.model.n_labels
         counts = np.ones(n_labels) if labels is None else np.bincount(labels, minlength=n_labels)
         self._label_weights.assign(counts.mean() / np.maximum(counts, 1))
         self.model.set_weights(self._fresh(seed=seed).get_weights())
+        for variable, value in zip(self.model.trunk, self._start or (), strict=False):
+            variable.assign(value)
         for variable, value in zip(self._optimizer.variables, self._at_start, strict=True):
             variable.assign(value)
         if self._pupil is not None:
@@ -195,6 +208,14 @@ class Trainer:
             losses.append(float(value))
             predicted[batch] = logits.numpy().argmax(axis=1)
         return float(np.mean(losses)), predicted
+
+    def lesson_loss(self, windows: np.ndarray, lessons: np.ndarray) -> float:
+        """Return the loss in predicting the lessons of normalised windows; 1 is nothing learnt."""
+        size, losses = self.config.batch_size, []
+        for start in range(0, len(windows), size):
+            here = slice(start, start + size)
+            losses.append(self._unexplained(windows[here], lessons[here]).numpy())
+        return float(np.concatenate(losses).mean())
 
     def logits(self, windows: np.ndarray) -> np.ndarray:
         """Return the answers to normalised windows, float32 (n_windows, n_labels)."""

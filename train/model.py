@@ -455,6 +455,12 @@ class TimNet(keras.Model):
         }
 
     @property
+    def trunk(self) -> list[Any]:
+        """The variables of stem and streams: all but fusion, hidden layer and output."""
+        layers: list[Any] = [*([self.stem] if self.stem else []), *self.streams]
+        return [variable for layer in layers for variable in layer.weights]
+
+    @property
     def order(self) -> np.ndarray:
         """The order in which the shuffled stream hears the frames at inference."""
         # One seed for all models: a retrained model differs in its weights only.

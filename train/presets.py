@@ -68,6 +68,9 @@ class Config:
     taught : float
         Weight of the loss in predicting what the teacher makes of a window, beside the loss in
         predicting its label; see `train.teacher`.
+    pretrained : bool
+        Whether training starts from what the network has learnt from other voices, not from random
+        weights; see `train.pretrain`.
     """
 
     # Cited: the paper's section 3 and its published settings.
@@ -96,6 +99,7 @@ class Config:
     short: float = 0.0
     n_noisy: int = 0
     taught: float = 0.0
+    pretrained: bool = False
 
     def __post_init__(self) -> None:
         if self.n_blocks < 1 or self.n_filters < 1 or self.batch_size < 1 or self.n_hidden < 0:
@@ -183,6 +187,7 @@ _LIVE = Config(
     short=0.3,
     n_noisy=8,
     taught=1.0,
+    pretrained=True,
 )
 
 PRESETS: dict[str, Config] = {
