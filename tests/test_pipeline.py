@@ -64,6 +64,9 @@ def test_a_run_leaves_everything(loso_run):
     assert report["uar_mean"] == pytest.approx(np.mean(uars))
     assert report["command"].startswith("python -m train --n-blocks 2")
     assert str(loso_run) not in (loso_run / "report.json").read_text()
+    settings = json.loads((loso_run / "settings.json").read_text())
+    assert settings["preset"] == "timnet-live"
+    assert not settings["model"]["pretrained"]  # of another size than the weights to start from
     for picture in ("curves.png", "confusion.png"):
         assert (loso_run / picture).read_bytes().startswith(b"\x89PNG")
     fold = loso_run / "speaker-03"
@@ -264,7 +267,7 @@ def test_a_taught_network_is_trained_from_recordings_and_keeps_nothing_of_the_te
     tiny_emodb, tmp_path
 ):
     corpus = corpora.load("emodb", tiny_emodb)
-    small = dict(speeds=(), n_noisy=0, n_blocks=1, n_filters=8)
+    small = dict(speeds=(), n_noisy=0, n_blocks=1, n_filters=8, pretrained=False)
     config = dataclasses.replace(PRESETS["timnet-live"], **small)
     settings = training.Settings(
         "emodb", "", "holdout", ("08",), "timnet-live", dataclasses.asdict(config),
