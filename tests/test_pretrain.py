@@ -58,6 +58,12 @@ def test_a_package_that_is_missing_is_named(packages, capsys):
     assert not (packages / "s.npz").exists()
 
 
+def test_a_clip_that_cannot_be_read_is_named(packages):
+    (packages / PATHS[3]).write_bytes(b"no audio")
+    with pytest.raises(SerError, match=r"Yes\.ogg: cannot be read"):
+        pretrain.voices(packages)
+
+
 def test_what_was_learnt_is_what_training_starts_from(packages, monkeypatch):
     small = dataclasses.replace(PRESETS["timnet-live"], n_blocks=1, speeds=(), n_noisy=0)
     monkeypatch.setitem(pretrain.PRESETS, "timnet-live", small)

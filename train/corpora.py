@@ -274,12 +274,16 @@ LAYOUTS = {
 def check_readable(corpus: Corpus) -> None:
     """Open every clip's header; CorpusError names the first one that cannot be read."""
     for clip in corpus.clips:
-        try:
-            n_samples = soundfile.info(os.fsencode(clip.path)).frames
-        except (soundfile.LibsndfileError, OSError) as error:
-            raise CorpusError(f"{clip.path}: cannot be read as audio ({error})") from error
-        if not n_samples:
+        if not duration_s(clip.path):
             raise CorpusError(f"{clip.path}: holds no sample; take it out of {corpus.name}")
+
+
+def duration_s(path: Path) -> float:
+    """Return how long a clip is; CorpusError if it cannot be read."""
+    try:
+        return float(soundfile.info(os.fsencode(path)).duration)
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise CorpusError(f"{path}: cannot be read as audio ({error})") from error
 
 
 def without(corpus: Corpus, speakers: tuple[str, ...]) -> Corpus:

@@ -29,20 +29,19 @@ from typing import Any
 
 import natsort
 import numpy as np
-import soundfile
 from rich.console import Console
 
 from edge.errors import SerError, count, exit_code, stop_if_asked
 from edge.frontend import LOG_MEL
 from edge.machine import hardware
 from edge.storage import write_json, write_with
-from train.corpora import Clip, Corpus
+from train.corpora import Clip, Corpus, duration_s
 from train.presets import PRESETS
 
 START = Path(__file__).with_name("start.npz")
 
 PRESET = "timnet-live"
-EPOCHS = 60  # Assumed.
+EPOCHS = 60  # Assumed: more was not tried.
 LEAST_S = 0.6  # Assumed: what is shorter is a cry.
 MOST_CLIPS = 250  # Assumed: of one voice.
 # Who speaks, by a clip's path: the two fishes in each language, and every voice but the robot's.
@@ -60,25 +59,25 @@ def voices(root: Path) -> Corpus:
     Raises
     ------
     SerError
-        If one of the packages is not there.
+        If one of the packages is not there, or a clip cannot be read.
     """
     paths = natsort.natsorted(root.rglob("*.ogg"), key=str)
-    rng, clips = np.random.default_rng(0), []
+    every: list[Clip] = []
     for package, pattern in PACKAGES.items():
-        spoken: dict[str, list[Path]] = {}
-        for path in paths:
-            match = re.search(pattern, path.as_posix())
-            if match and soundfile.info(path).duration >= LEAST_S:
-                spoken.setdefault(f"{package}-{match[1]}", []).append(path)
-        if not spoken:
+        matches = [(path, re.search(pattern, path.as_posix())) for path in paths]
+        clips = [Clip(path, "", f"{package}-{match[1]}") for path, match in matches if match]
+        if not clips:
             raise SerError(
                 f"{root}: no voices of {package}; expected the packages that "
                 f"train/pretrain.py names, unpacked with dpkg -x PACKAGE.deb {root}"
             )
-        for voice, own in spoken.items():
-            chosen = np.sort(rng.permutation(len(own))[:MOST_CLIPS])
-            clips += [Clip(own[number], "", voice) for number in chosen]
-    return Corpus("voices", ("",), tuple(clips), LICENCE)
+        every += clips
+    long = [clip for clip in every if duration_s(clip.path) >= LEAST_S]
+    rng, chosen = np.random.default_rng(0), []
+    for voice in dict.fromkeys(clip.speaker for clip in long):
+        own = [clip for clip in long if clip.speaker == voice]
+        chosen += [own[number] for number in np.sort(rng.permutation(len(own))[:MOST_CLIPS])]
+    return Corpus("voices", ("",), tuple(chosen), LICENCE)
 
 
 def start_weights(trunk: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -163,7 +162,7 @@ def main(argv: list[str] | None = None) -> int:
     add = parser.add_argument
     add("--data", type=Path, required=True, metavar="DIR", help="the packages, unpacked")
     add("--epochs", type=count, default=EPOCHS, help=f"default: {EPOCHS}")
-    add("--out", type=Path, default=START, metavar="FILE", help="default: train/start.npz")
+    add("--out", type=Path, default=START, metavar="FILE.npz", help="default: train/start.npz")
     add("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args(argv)
     return exit_code(lambda: run(args), args.debug, "stopped; nothing was written")
