@@ -104,14 +104,13 @@ def run(args: argparse.Namespace, command: str) -> None:
         "loso": lambda: protocols.loso(corpus),
         "holdout": lambda: protocols.holdout(corpus, speakers),
     }[args.protocol]()
-    config = PRESETS[args.preset]
+    preset = config = PRESETS[args.preset]
     frontend = FRONTENDS[args.frontend]
     if args.corpus == "iemocap" and not frontend.streamable:
         config = dataclasses.replace(config, n_blocks=10)  # Cited: the published depth for it.
     for name in ("n_blocks", "n_filters", "fusion", "batch_size"):
         if (value := getattr(args, name)) is not None:
             config = dataclasses.replace(config, **{name: value})
-    preset = PRESETS[args.preset]
     if (config.n_blocks, config.n_filters) != (preset.n_blocks, preset.n_filters):
         # No weights to start from fit another network.
         config = dataclasses.replace(config, pretrained=False)

@@ -111,8 +111,7 @@ class Trainer:
         self.config = config
         self._fresh = functools.partial(TimNet, config, n_rows, n_features, n_labels)
         self.model = self._fresh()
-        trunk = [np.array(variable) for variable in self.model.trunk]
-        self._start = start_weights(trunk) if config.pretrained else None
+        self._start = start_weights(self.model.trunk) if config.pretrained else None
         self._optimizer = keras.optimizers.Adam(
             config.learning_rate,
             beta_1=config.beta_1,
@@ -171,8 +170,9 @@ class Trainer:
         counts = np.ones(n_labels) if labels is None else np.bincount(labels, minlength=n_labels)
         self._label_weights.assign(counts.mean() / np.maximum(counts, 1))
         self.model.set_weights(self._fresh(seed=seed).get_weights())
-        for variable, value in zip(self.model.trunk, self._start or (), strict=False):
-            variable.assign(value)
+        if self._start is not None:
+            for variable, value in zip(self.model.trunk, self._start, strict=True):
+                variable.assign(value)
         for variable, value in zip(self._optimizer.variables, self._at_start, strict=True):
             variable.assign(value)
         if self._pupil is not None:

@@ -80,8 +80,8 @@ def voices(root: Path) -> Corpus:
     return Corpus("voices", ("",), tuple(chosen), LICENCE)
 
 
-def start_weights(trunk: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Return the weights to start from instead of ``trunk`` (see `train.model.TimNet.trunk`).
+def start_weights(trunk: Sequence[Any]) -> list[np.ndarray]:
+    """Return what the variables ``trunk`` of a network start from (`train.model.TimNet.trunk`).
 
     Raises
     ------
@@ -90,7 +90,7 @@ def start_weights(trunk: Sequence[np.ndarray]) -> list[np.ndarray]:
     """
     with np.load(START) as stored:
         weights = [stored[f"weight_{number}"] for number in range(len(stored.files))]
-    if [w.shape for w in weights] != [w.shape for w in trunk]:
+    if [w.shape for w in weights] != [tuple(v.shape) for v in trunk]:
         raise SerError(
             f"{START.name} holds the start of {PRESET} as it ships, not of a network of another "
             "shape; train that one with pretrained=False"
@@ -105,20 +105,18 @@ def about() -> dict[str, Any]:
 
 
 def run(args: argparse.Namespace) -> None:
-    from train.dataset import STREAM_WINDOW_S, TrainingWindows, corpus_features, measured
+    from train.dataset import STREAM_WINDOW_S, TrainingWindows, measured
     from train.fit import Trainer
+    from train.run import read_clips
     from train.teacher import Lessons
 
     console = Console(stderr=True)
     corpus = voices(args.data)
     console.print(f"{len(corpus.clips)} clips of {len(corpus.speakers)} voices: {corpus.licence}")
     config = dataclasses.replace(PRESETS[PRESET], pretrained=False)
-    features = list(
-        corpus_features(
-            corpus, LOG_MEL, 0, config.speeds, config.n_noisy, taught=True,
-            n_jobs=os.cpu_count() or 1,
-        )
-    )  # fmt: skip
+    features = read_clips(
+        corpus, LOG_MEL, 0, config.speeds, config.n_noisy, True, os.cpu_count() or 1, console
+    )
     speakers = [clip.speaker for clip in corpus.clips]
     frontend = measured(LOG_MEL, features, speakers)
     n_rows = frontend.n_rows(round(STREAM_WINDOW_S * frontend.sample_rate_hz))

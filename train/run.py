@@ -133,11 +133,9 @@ def run(
     # Neither what is known of speakers nor, in a stream, the window changes the rows.
     hears = dataclasses.replace(frontend, mean=(), scale=(), adapt_s=0.0)
     cropped = 0 if frontend.streamable else window_samples
-    with _workers():
-        features = _features(
-            corpus, hears, cropped, config.speeds, config.n_noisy, config.taught > 0, n_jobs,
-            console,
-        )  # fmt: skip
+    features = read_clips(
+        corpus, hears, cropped, config.speeds, config.n_noisy, config.taught > 0, n_jobs, console
+    )
     # Where nobody knows whose voice it is, every clip is a voice of its own.
     named = "" not in corpus.speakers
     speakers = [clip.speaker or str(clip.path) for clip in corpus.clips]
@@ -173,7 +171,7 @@ def run(
 
 
 @functools.lru_cache(maxsize=1)  # for the next run in this process, which may hear the same
-def _features(
+def read_clips(
     corpus: Corpus,
     frontend: Frontend,
     window_samples: int,
@@ -183,7 +181,9 @@ def _features(
     n_jobs: int,
     console: Console,
 ) -> list[Features]:
-    with Progress(*Progress.get_default_columns(), console=console, transient=True) as progress:
+    """Return what `train.dataset.corpus_features` yields, behind a bar, on ``n_jobs`` workers."""
+    bar = Progress(*Progress.get_default_columns(), console=console, transient=True)
+    with _workers(), bar as progress:
         clips = corpus_features(corpus, frontend, window_samples, speeds, n_noisy, taught, n_jobs)
         read = list(progress.track(clips, len(corpus.clips), description="reading clips"))
     # A worker that has read clips takes TensorFlow's memory for a leak: after its first fold it
