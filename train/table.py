@@ -139,6 +139,11 @@ def folds_trained(
     return out, list(fold_results(out, [fold.name for fold in folds]).values())
 
 
+def measured_now() -> dict[str, str]:
+    """Return when and on what a cell got its last seed."""
+    return {"date": date.today().isoformat(), "hardware": hardware()}
+
+
 def recalls(results: list[dict[str, Any]]) -> dict[str, float]:
     """Return mean and deviation over the folds of one seed."""
     return spread([r["uar"] for r in results], [r["war"] for r in results])
@@ -173,8 +178,7 @@ def cell(
         "curves": curves(np.mean([[h[name] for name in CURVES] for h in histories], axis=0)),
         "first_fold": curves(np.array([histories[0][name] for name in CURVES])),
         "rise": float(np.mean([rise(np.array(h["test_loss"])) for h in histories])),
-        "date": date.today().isoformat(),
-        "hardware": hardware(),
+        **measured_now(),
     }  # fmt: skip
 
 
@@ -235,6 +239,7 @@ def run(args: argparse.Namespace) -> None:
                     console.print(f"{key}, seed {seed}")
                     _, results = folds_trained(corpus, preset, protocol, seed, args, console)
                     cells[key]["seeds"].append(recalls(results))
+                    cells[key] |= measured_now()
                     save(args.out, cells)
     write_with(args.out.with_suffix(".png"), lambda path: draw(path, cells))
 
