@@ -199,7 +199,7 @@ def run(args: argparse.Namespace) -> None:
         Smoothing(args.average_s, args.dwell_s, args.uncertain_below),
         args.hop_s,
         status_s=args.status_s or (0.1 if watched or args.serve else STATUS_S),
-        known=load_voice(args.speaker, frontend) if args.speaker else None,
+        known=load_voice(args.speaker, model.card) if args.speaker else None,
     )
     with contextlib.ExitStack() as end, contextlib.ExitStack() as stack:
         session = Session(recognizer, open_sinks(args, stack, live, watched))

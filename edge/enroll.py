@@ -1,13 +1,15 @@
 """``python -m edge enroll NAME``: get to know a voice once, so as not to start as a stranger.
 
 What is kept is how loud each frequency band is on average in this voice, and how much it varies:
-two rows of numbers. No audio is stored, and none can be made from them.
+two rows of numbers; and how the model leans in its answers to it: two numbers for each emotion. No
+audio is stored, and none can be made from them.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import sys
@@ -19,9 +21,10 @@ from typing import Any
 import numpy as np
 
 from edge.audio import Lost, Notice, Source, file_blocks
-from edge.card import sha256
+from edge.card import Card, sha256
 from edge.errors import SerError, above_0, count, exit_code
 from edge.frontend import Frontend
+from edge.leaning import Leaning, Voice
 from edge.model import Model
 from edge.recognizer import Recognizer
 from edge.speaker import MEMORY_S, Statistics
@@ -67,40 +70,55 @@ def require_room(folder: Path) -> None:
         )
 
 
-def store(name: str, statistics: Statistics, frontend: Frontend) -> Path:
-    """Write a voice, whole or not at all; return its file."""
+def store(name: str, voice: Voice, card: Card) -> Path:
+    """Write what was heard with the model of ``card``, whole or not at all; return the file."""
     path = path_of(name)
-    write_json(
-        path,
-        {
-            "format": FORMAT,
-            "features": recipe(frontend),
-            "n_rows": statistics.n_rows,
-            "mean": [round(v, 4) for v in statistics.mean.tolist()],
-            "variance": [round(v, 4) for v in statistics.variance.tolist()],
-        },
-    )
+    statistics, leaning = voice.statistics, voice.leaning
+    stored: dict[str, Any] = {
+        "format": FORMAT,
+        "features": recipe(card.frontend),
+        "n_rows": statistics.n_rows,
+        "mean": [round(v, 4) for v in statistics.mean.tolist()],
+        "variance": [round(v, 4) for v in statistics.variance.tolist()],
+    }
+    if leaning is not None:
+        stored["leaning"] = {
+            "model": network(card),
+            "heard_s": leaning.heard_s,
+            "excess": [round(v, 4) for v in leaning.excess.tolist()],
+            "shares": [round(v, 4) for v in leaning.shares.tolist()],
+        }
+    write_json(path, stored)
     path.chmod(0o600)
     return path
 
 
-def load(name: str, frontend: Frontend) -> Statistics:
-    """Read a voice; VoiceError says what is wrong with it."""
+def network(card: Card) -> str | None:
+    """Return what tells the model's answers from another's: its file's hash."""
+    return None if card.file is None else card.file.sha256
+
+
+def load(name: str, card: Card) -> Voice:
+    """Read a voice for the model of ``card``; VoiceError says what is wrong with it."""
     path = path_of(name)
     try:
         stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if stored["format"] != FORMAT or stored["features"] != recipe(frontend):
+        if stored["format"] != FORMAT or stored["features"] != recipe(card.frontend):
             raise VoiceError(
                 f"{name} was enrolled for a model with other features; enroll again: "
                 f"python -m edge enroll {name}"
             )
-        mean, variance = np.array(stored["mean"], float), np.array(stored["variance"], float)
-        n_rows = float(stored["n_rows"])
-        shape = (frontend.n_features,)
-        if mean.shape != shape or variance.shape != shape or not n_rows > 0:
-            raise ValueError(f"expected {frontend.n_features} means and variances")
-        if not (np.isfinite(mean).all() and np.isfinite(variance).all() and (variance >= 0).all()):
-            raise ValueError("expected finite means, and variances of at least 0")
+        n_rows, n_features = _number(stored["n_rows"]), card.frontend.n_features
+        mean = _numbers(stored["mean"], n_features)
+        variance = _numbers(stored["variance"], n_features, least=0)
+        leaning, said = None, stored.get("leaning")
+        if said is not None and said["model"] == network(card):
+            n_labels = len(card.labels)
+            leaning = Leaning(
+                _number(said["heard_s"]),
+                _numbers(said["excess"], n_labels),
+                _numbers(said["shares"], n_labels, least=0),
+            )
     except FileNotFoundError as error:
         known = ", ".join(sorted(p.stem for p in folder().glob("*.json"))) or "nobody yet"
         raise VoiceError(
@@ -110,7 +128,22 @@ def load(name: str, frontend: Frontend) -> Statistics:
         raise VoiceError(
             f"{path}: cannot be read ({error}); enroll again: python -m edge enroll {name}"
         ) from error
-    return Statistics(n_rows, mean, variance)
+    return Voice(Statistics(n_rows, mean, variance), leaning)
+
+
+def _number(stored: Any) -> float:
+    number = float(stored)
+    if not 0 < number < math.inf:
+        raise ValueError(f"expected a number above 0, not {number:g}")
+    return number
+
+
+def _numbers(stored: Any, n: int, least: float = -math.inf) -> np.ndarray:
+    numbers = np.array(stored, float)
+    if numbers.shape != (n,) or not np.isfinite(numbers).all() or (numbers < least).any():
+        above = "" if least == -math.inf else f", at least {least:g}"
+        raise ValueError(f"expected {n} finite numbers{above}")
+    return numbers
 
 
 def heard_s(recognizer: Recognizer) -> float:
@@ -187,11 +220,12 @@ def run(args: argparse.Namespace) -> None:
             for _ in recognizer.events(until(microphone, recognizer, args.seconds)):
                 pass
     known_s = heard_s(recognizer)
-    if recognizer.speaker.heard is None or known_s < LEAST_S:
+    voice = recognizer.voice
+    if voice is None or known_s < LEAST_S:
         raise VoiceError(
             f"expected at least {LEAST_S:g} s of speech, heard {known_s:.1f} s; say or give more"
         )
-    written = store(args.name, recognizer.speaker.heard, frontend)
+    written = store(args.name, voice, model.card)
     print(f"{args.name}: {known_s:.1f} s of speech, statistics only, in {written}")
 
 

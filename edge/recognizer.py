@@ -1,7 +1,8 @@
 """The streaming recognizer: blocks of samples in, events out.
 
 block (n,) -> chunk (512,) -> gate -> feature rows (k, n_features)
--> window (n_rows, n_features), normalised for the speaker -> probabilities (n_labels,)
+-> window (n_rows, n_features), normalised for the speaker
+-> logits (n_labels,), less what the speaker's always have -> probabilities (n_labels,)
 -> smoothing -> events
 
 Everything is counted in samples and happens at the same sample whatever the size of the blocks.
@@ -28,9 +29,10 @@ from edge.events import (
     Utterance,
 )
 from edge.gate import CHUNK_SAMPLES, SpeechGate
-from edge.model import Model
+from edge.leaning import Leaning, Voice
+from edge.model import Model, softmax
 from edge.smoothing import Smoother, Smoothing
-from edge.speaker import SpeakerNorm, Statistics
+from edge.speaker import SpeakerNorm
 from edge.windows import Window, Windows
 
 HOP_S = 0.25  # Assumed: four estimates a second.
@@ -39,13 +41,13 @@ STATUS_S = 1.0  # Assumed: often enough to see that it lives, seldom enough to k
 
 
 class _Mean:
-    """A mean of probabilities."""
+    """A mean of the answers to windows, (2, n_labels): see `Recognizer.ask`."""
 
     def __init__(self, n_labels: int, full: bool = False) -> None:
-        self.sum, self.n, self.full = np.zeros(n_labels), 0, full
+        self.sum, self.n, self.full = np.zeros((2, n_labels)), 0, full
 
-    def add(self, probs: np.ndarray, n: int = 1) -> None:
-        self.sum += probs
+    def add(self, answers: np.ndarray, n: int = 1) -> None:
+        self.sum += answers
         self.n += n
 
     def mean(self) -> np.ndarray:
@@ -69,7 +71,7 @@ class Recognizer:
         is filled up by repeating what there is.
     status_s : float
         Seconds from one `Status` to the next.
-    known : Statistics, optional
+    known : Voice, optional
         What an enrolment found of the speaker (`edge.enroll`).
 
     Attributes
@@ -90,7 +92,7 @@ class Recognizer:
         hop_s: float = HOP_S,
         first_s: float = FIRST_S,
         status_s: float = STATUS_S,
-        known: Statistics | None = None,
+        known: Voice | None = None,
     ) -> None:
         for name, value in (("hop_s", hop_s), ("first_s", first_s), ("status_s", status_s)):
             if not value > 0:
@@ -101,7 +103,8 @@ class Recognizer:
         row_s = frontend.hop_samples / self.rate_hz
         self.hop_rows = hop_rows(hop_s, row_s)
         first_rows = max(1, frontend.n_rows(round(first_s * self.rate_hz)))
-        self.speaker = SpeakerNorm(frontend, known)
+        self.speaker = SpeakerNorm(frontend, known.statistics if known else None)
+        self._leaning = (known and known.leaning) or Leaning.none(len(card.labels))
         self.windows = Windows(card, first_rows, self.hop_rows)
         self.smoothing = smoothing or Smoothing()
         self.smoother = Smoother(self.smoothing, self.hop_rows * row_s)
@@ -115,6 +118,7 @@ class Recognizer:
         """Forget everything heard, as if nothing had been pushed; count from ``at_sample``."""
         self.gate.reset()
         self.speaker.reset()
+        self.leaning = self._leaning
         self.n_samples = self._clip_sample = self._status_sample = at_sample
         self._status_due = at_sample + self._status_samples
         self.n_heard = self.n_lost = self.n_speech = 0
@@ -126,6 +130,12 @@ class Recognizer:
         self._before: deque[np.ndarray] = deque(maxlen=self.gate.n_before)
         self._start: int | None = None  # sample at which the utterance began, if one goes on
         self._break()
+
+    @property
+    def voice(self) -> Voice | None:
+        """What is known of the speaker by now; None if nobody spoke yet."""
+        heard = self.speaker.heard
+        return None if heard is None else Voice(heard, self.leaning)
 
     def events(self, source: Source) -> Iterator[Event]:
         """Yield what is heard in ``source``, to its end; the last event is its `Clip`.
@@ -202,7 +212,7 @@ class Recognizer:
         span = (self.rate_hz, self.n_samples, self._clip_sample, self.n_samples)
         if not self._clip.n:
             return Clip(*span, None, None, None, None, None)
-        return Clip(*span, **self._named(self._clip.mean()), true_label=None)
+        return Clip(*span, **self._named(self._clip.mean()[0]), true_label=None)
 
     def _break(self) -> None:
         """Forget what cannot be continued after a gap."""
@@ -251,6 +261,7 @@ class Recognizer:
         self._start = self.n_samples - n_heard - sum(len(chunk) for chunk in before)
         self._quiet = []
         self._utterance = _Mean(len(self.model.card.labels))
+        self._speech_rows = 0
         self.windows.reset()
         self.smoother.reset()
         events: list[Event] = [
@@ -264,22 +275,28 @@ class Recognizer:
         return [self._estimate(window) for window in self.windows.push(chunk, speech)]
 
     def ask(self, window: Window) -> np.ndarray:
-        """Return the probability of each label, (n_labels,), for a window of this speaker."""
+        """Return the probability of each label for a window of this speaker, (2, n_labels).
+
+        In the second row, what they would be but for the speaker's leaning.
+        """
         self.speaker.hear(window.new_speech)
-        return self.model.probs(self.speaker.normalize(window.rows))
+        self._speech_rows += len(window.new_speech)
+        logits = self.model.logits(self.speaker.normalize(window.rows))
+        both = np.stack([logits - self.leaning.shift.astype(np.float32), logits])
+        return softmax(both / self.model.card.temperature)
 
     def _estimate(self, window: Window) -> Estimate:
         assert self._start is not None
-        probs = self.ask(window)
+        answers = self.ask(window)
         if window.full and not self._utterance.full:
             # A window that is full says more than those before it.
-            self._utterance = _Mean(len(probs), full=True)
+            self._utterance = _Mean(answers.shape[1], full=True)
         if window.full == self._utterance.full:
-            self._utterance.add(probs)
-        label, average = self.smoother.push(probs)
+            self._utterance.add(answers)
+        label, average = self.smoother.push(answers[0])
         return Estimate(
             self.rate_hz, self.n_samples, self._start + window.start, self._start + window.end,
-            **self._named(average, label), window_probs=self._by_label(probs),
+            **self._named(average, label), window_probs=self._by_label(answers[0]),
         )  # fmt: skip
 
     def _end(self, n_quiet: int) -> list[Event]:
@@ -297,12 +314,22 @@ class Recognizer:
         self.n_speech += n_samples
         self._clip.add(self._utterance.sum, self._utterance.n)
         span = (self.rate_hz, self.n_samples, self._start, self._start + n_samples)
-        named = self._named(self._utterance.mean())
+        probs, uncorrected = self._utterance.mean()
+        self._learn(uncorrected)
+        named = self._named(probs)
         duration_s, n_windows = n_samples / self.rate_hz, self._utterance.n
         events.append(Utterance(*span, **named, duration_s=duration_s, n_windows=n_windows))
         events.append(SpeechEnd(*span))
         self._start = None
         return events
+
+    def _learn(self, uncorrected: np.ndarray) -> None:
+        """Take the answer to an utterance into account, if the model adapts to speakers at all."""
+        card = self.model.card
+        row_s = card.frontend.hop_samples / self.rate_hz
+        if card.frontend.adapt_s:
+            speech_s = self._speech_rows * row_s
+            self.leaning = self.leaning.after(uncorrected, speech_s, card.temperature)
 
     def _status(self, message: str | None = None) -> Status:
         start, self._status_sample = self._status_sample, self.n_samples

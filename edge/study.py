@@ -181,10 +181,10 @@ class _Mute:
 
     def __init__(self, model: Model) -> None:
         self.card = model.card
-        self._probs = np.full(len(model.card.labels), 1 / len(model.card.labels))
+        self._logits = np.zeros(len(model.card.labels), np.float32)
 
-    def probs(self, rows: np.ndarray) -> np.ndarray:
-        return self._probs
+    def logits(self, rows: np.ndarray) -> np.ndarray:
+        return self._logits
 
 
 def _on_speech(

@@ -14,8 +14,8 @@ from train.conditions import (
     false_alarms,
     heard_in,
     others_of,
-    statistics_of,
     uar,
+    voice_of,
 )
 
 RATE = 16_000
@@ -72,14 +72,16 @@ def test_what_is_known_of_a_speaker_comes_from_their_other_clips():
     assert others_of(clips, 2, neutral=False) == []
 
 
-def test_so_much_is_known_of_a_speaker_as_was_asked_for():
-    rows = [np.random.default_rng(n).normal(size=(100, 3)) for n in range(3)]
-    known = statistics_of(rows, np.inf, 0)
-    np.testing.assert_allclose(known.mean, np.mean(rows, axis=(0, 1)))
-    np.testing.assert_allclose(statistics_of(rows[:1], 50.0, 0).mean, rows[0][:50].mean(axis=0))
-    assert statistics_of(rows, 250.0, 0).n_rows == 250
-    assert statistics_of(rows, 0.0, 0) is None
-    assert statistics_of([], 50.0, 0) is None
+def test_so_much_is_known_of_a_speaker_as_was_asked_for(model, spoken):
+    clips = [clip for clip in spoken if clip.speaker == "03"]
+    assert voice_of(model, "voice", clips, 0.0, 0) is None
+    assert voice_of(model, "voice", [], 10.0, 0) is None
+    some, all_of_it = (voice_of(model, "voice", clips, s, 0) for s in (3.0, np.inf))
+    assert 3 <= some.leaning.heard_s < 3 + max(len(c.samples) for c in clips) / RATE
+    assert 2 * some.leaning.heard_s < all_of_it.leaning.heard_s
+    assert all_of_it.leaning.heard_s < sum(len(c.samples) for c in clips) / RATE
+    row_s = model.card.frontend.hop_samples / RATE
+    assert some.statistics.n_rows * row_s == pytest.approx(some.leaning.heard_s)
 
 
 def test_silence_gives_no_report_with_the_gate_and_many_without(model):

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -32,20 +33,45 @@ def test_a_voice_is_stored_as_statistics_and_nothing_else(files, home, capsys):
     assert "s of speech, statistics only" in capsys.readouterr().out
     path = home / "ser" / "voices" / "anna.json"
     stored = json.loads(path.read_text())
-    assert set(stored) == {"format", "features", "n_rows", "mean", "variance"}
+    assert set(stored) == {"format", "features", "n_rows", "mean", "variance", "leaning"}
     assert len(stored["mean"]) == len(stored["variance"]) == Model().card.frontend.n_features
+    assert set(stored["leaning"]) == {"model", "heard_s", "excess", "shares"}
+    assert len(stored["leaning"]["excess"]) == len(stored["leaning"]["shares"]) == 7
     assert path.stat().st_mode & 0o077 == 0
     assert enroll.main(["--list"]) == 0
     assert capsys.readouterr().out == "anna\n"
 
 
 def test_what_was_stored_is_what_was_heard(files):
-    frontend = Model().card.frontend
+    card = Model().card
+    frontend = card.frontend
     assert enroll.main(["anna", *files]) == 0
-    known = enroll.load("anna", frontend)
-    assert 5 < known.n_rows * frontend.hop_samples / frontend.sample_rate_hz < 15
-    stranger, friend = SpeakerNorm(frontend), SpeakerNorm(frontend, known)
+    known = enroll.load("anna", card)
+    assert 5 < known.statistics.n_rows * frontend.hop_samples / frontend.sample_rate_hz < 15
+    stranger, friend = SpeakerNorm(frontend), SpeakerNorm(frontend, known.statistics)
     assert np.abs(stranger.statistics.mean - friend.statistics.mean).max() > 1
+    assert 5 < known.leaning.heard_s < 15
+    assert known.leaning.shares.sum() == pytest.approx(known.leaning.heard_s, abs=1e-3)
+    assert known.leaning.excess.sum() == pytest.approx(0, abs=1e-3)
+    assert np.abs(known.leaning.shift).max() > 0.01
+
+
+def test_of_another_model_only_the_voice_is_known(files):
+    card = Model().card
+    assert enroll.main(["anna", *files]) == 0
+    other = dataclasses.replace(card, file=dataclasses.replace(card.file, sha256="0" * 64))
+    known = enroll.load("anna", other)
+    assert known.statistics.n_rows == enroll.load("anna", card).statistics.n_rows
+    assert known.leaning is None
+
+
+def test_a_voice_that_was_stored_before_there_were_leanings_is_known(files, home):
+    assert enroll.main(["anna", *files]) == 0
+    path = home / "ser" / "voices" / "anna.json"
+    stored = json.loads(path.read_text())
+    del stored["leaning"]
+    path.write_text(json.dumps(stored))
+    assert enroll.load("anna", Model().card).leaning is None
 
 
 def test_a_known_voice_is_heard_otherwise_than_a_stranger(files, capsys):
@@ -95,9 +121,9 @@ def test_a_name_never_leaves_the_folder(name, files, capsys):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"mean": [0.0]}, "expected 66 means and variances"),
-        ({"variance": [-1.0] * 66}, "variances of at least 0"),
-        ({"n_rows": 0}, "expected 66 means and variances"),
+        ({"mean": [0.0]}, "expected 66 finite numbers"),
+        ({"variance": [-1.0] * 66}, "66 finite numbers, at least 0"),
+        ({"n_rows": 0}, "expected a number above 0, not 0"),
         ({"features": "other"}, "enrolled for a model with other features"),
     ],
 )

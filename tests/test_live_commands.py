@@ -187,9 +187,9 @@ def test_the_soak_notices_what_it_is_there_for(short, monkeypatch):
     class Moody:
         card, n = model.card, 0
 
-        def probs(self, rows):
+        def logits(self, rows):
             self.n += 1
-            return np.roll(model.probs(rows), self.n > 60)
+            return np.roll(model.logits(rows), self.n > 60)
 
     with pytest.raises(SerError, match="heard differently"):
         soak.soak(Moody(), 0.06)

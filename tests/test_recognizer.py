@@ -9,6 +9,7 @@ from edge.card import Card
 from edge.events import Estimate, Gap, SpeechEnd, SpeechStart, Status, Utterance
 from edge.frontend import LOG_MEL, feature_rows
 from edge.gate import CHUNK_SAMPLES, GateSettings, SpeechGate
+from edge.leaning import Voice
 from edge.model import Model, softmax
 from edge.recognizer import Recognizer, window_starts
 from edge.smoothing import Smoothing
@@ -140,7 +141,7 @@ def test_silence_is_never_asked_about(model):
     class Deaf:
         card = model.card
 
-        def probs(self, rows):
+        def logits(self, rows):
             raise AssertionError("silence reached the model")
 
     events = list(recognizer_of(Deaf(), "voice").events([np.zeros(10 * RATE + 512, "f4")]))
@@ -251,7 +252,7 @@ def test_the_window_knows_which_of_its_rows_are_speech(model, scene):
 
 
 class Adapting:
-    """A model that adapts to the speaker, and says how loud its first and last feature are."""
+    """A model that adapts to the speaker, and tells how loud its first and last feature are."""
 
     def __init__(self, adapt_s):
         frontend = dataclasses.replace(
@@ -259,8 +260,8 @@ class Adapting:
         )
         self.card = Card("test", ("low", "high"), frontend, n_rows=100)
 
-    def probs(self, window):
-        return softmax(window.mean(axis=0)[[0, 63]])
+    def logits(self, window):
+        return window.mean(axis=0)[[0, 63]]
 
 
 def test_it_gets_to_know_the_speaker_from_speech_alone(scene):
@@ -277,6 +278,37 @@ def test_it_gets_to_know_the_speaker_from_speech_alone(scene):
     assert of_type(events, Utterance) != of_type(of_others, Utterance)
     recognizer.reset()
     assert list(recognizer.events(blocks(scene))) == events
+
+
+def test_it_learns_how_the_model_leans_from_every_utterance(scene):
+    model = Model()
+    recognizer = recognizer_of(model, smoothing=Smoothing(0, 0))
+    assert not recognizer.leaning.shift.any()
+    events = list(recognizer.events(blocks(scene)))
+    leaning, (one, _) = recognizer.leaning, of_type(events, Utterance)
+    frontend = model.card.frontend
+    row_s = frontend.hop_samples / RATE
+    assert leaning.heard_s == pytest.approx(recognizer.speaker.heard.n_rows * row_s)
+    # Of a stranger's first utterance nothing has been taken back yet.
+    first = [e for e in of_type(events, Estimate) if e.start_s < one.end_s]
+    full = [list(e.window_probs.values()) for e in first][-one.n_windows :]
+    np.testing.assert_allclose(list(one.probs.values()), np.mean(full, axis=0), atol=1e-6)
+    known = recognizer_of(model, smoothing=Smoothing(0, 0), known=recognizer.voice)
+    assert known.leaning == leaning
+    alike = recognizer_of(
+        model, smoothing=Smoothing(0, 0), known=Voice(recognizer.voice.statistics)
+    )
+    said, but_for_it = (
+        of_type(r.events(blocks(scene)), Estimate)[0].window_probs.values() for r in (known, alike)
+    )
+    logits = model.card.temperature * np.log(list(but_for_it)) - leaning.shift
+    np.testing.assert_allclose(list(said), softmax(logits / model.card.temperature), atol=1e-5)
+
+
+def test_a_model_that_does_not_adapt_takes_nothing_back(scene):
+    recognizer = recognizer_of(Adapting(0.0))
+    assert of_type(recognizer.events(blocks(scene)), Utterance)
+    assert not recognizer.leaning.shift.any()
 
 
 def test_callbacks_get_what_the_iterator_yields(model, scene):

@@ -134,7 +134,7 @@ def run(args: argparse.Namespace, command: str) -> None:
         f"{len(corpus.labels)} emotions. Licence: {corpus.licence}"
     )
     training.run(corpus, folds, settings, out, n_jobs, args.dask, console)
-    result = report(out, [fold.name for fold in folds], corpus.labels, command)
+    result = report(out, folds, corpus, command)
     if "uar_mean" in result:
         print(
             f"UAR {100 * result['uar_mean']:.1f} ± {100 * result['uar_std']:.1f}, "

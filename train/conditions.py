@@ -24,15 +24,16 @@ import numpy as np
 from rich.console import Console
 
 from edge.audio import read_file
+from edge.enroll import heard_s
 from edge.errors import SerError, count, exit_code
 from edge.events import Clip as ClipEvent
 from edge.events import Estimate, Utterance
-from edge.frontend import Frontend
 from edge.gate import SpeechGate
+from edge.leaning import Voice
 from edge.machine import hardware
 from edge.model import Model
 from edge.recognizer import Recognizer
-from edge.speaker import TELEPHONE_HZ, Statistics
+from edge.speaker import TELEPHONE_HZ
 from edge.storage import write_json
 from edge.study import esc10, load_room
 from train import corpora
@@ -78,12 +79,12 @@ def blocks(samples: np.ndarray) -> Iterator[np.ndarray]:
     return (samples[i : i + BLOCK_SAMPLES] for i in range(0, len(samples), BLOCK_SAMPLES))
 
 
-def recognizer(model: Model, gate: str, known: Statistics | None = None) -> Recognizer:
+def recognizer(model: Model, gate: str, known: Voice | None = None) -> Recognizer:
     rate_hz = model.card.frontend.sample_rate_hz
     return Recognizer(model, SpeechGate(gate, rate_hz), known=known)
 
 
-def answer(model: Model, gate: str, clip: Spoken, known: Statistics | None = None) -> Answer:
+def answer(model: Model, gate: str, clip: Spoken, known: Voice | None = None) -> Answer:
     """Let the device hear one clip."""
     shown: list[tuple[float, str]] = []
     said, heard_s = None, 0.0
@@ -196,22 +197,21 @@ def others_of(clips: list[Spoken], clip: int, neutral: bool) -> list[int]:
     ]  # fmt: skip
 
 
-def speech_of(clip: Spoken, frontend: Frontend) -> np.ndarray:
-    """Return the feature rows of speech, float32 (n, n_features), not normalised."""
-    heard = clip_features(clip.samples, frontend, 0)[0]
-    return heard.rows[heard.speech]
+def voice_of(
+    model: Model, gate: str, clips: list[Spoken], seconds: float, seed: int
+) -> Voice | None:
+    """Return what the device knows of a speaker after some of ``clips``, None after none.
 
-
-def statistics_of(clips: list[np.ndarray], n_rows: float, seed: int) -> Statistics | None:
-    """Return statistics of the first ``n_rows`` of ``clips`` in a random order, None of none.
-
-    A clip is its rows of speech, (n, n_features); ``n_rows`` may be infinite.
+    It hears them in a random order, up to the end of the one in which it has heard so many seconds
+    of speech, which may be infinite.
     """
-    if not n_rows or not clips:
-        return None
-    order = np.random.default_rng(seed).permutation(len(clips))
-    rows = np.concatenate([clips[number] for number in order])
-    return Statistics.of(rows[: int(min(n_rows, len(rows)))])
+    hears = recognizer(model, gate)
+    for number in np.random.default_rng(seed).permutation(len(clips)):
+        if heard_s(hears) >= seconds:
+            break
+        for _ in hears.events(blocks(clips[number].samples)):
+            pass
+    return hears.voice
 
 
 def offline(model: Model, clips: list[Spoken]) -> float:
@@ -265,12 +265,10 @@ def study(
     def over(name: str, gate: str, known_s: float, neutral: bool) -> list[tuple[Spoken, Answer]]:
         found = []
         for path, clips, others in tests:
-            model = Model(path)
-            n_rows = known_s * rate_hz / model.card.frontend.hop_samples
-            rows = known_rows.get((path, name), [])
-            for number, clip in enumerate(hear(name, clips, others)):
-                heard = [rows[n] for n in others_of(clips, number, neutral)] if known_s else []
-                known = statistics_of(heard, n_rows, number)
+            model, heard = Model(path), hear(name, clips, others)
+            for number, clip in enumerate(heard):
+                before = [heard[n] for n in others_of(clips, number, neutral)]
+                known = voice_of(model, gate, before, known_s, number)
                 found.append((clip, answer(model, gate, clip, known)))
         return found
 
@@ -287,12 +285,6 @@ def study(
         jobs[f"enrolled {seconds:g} s"] = ("clean", "voice", seconds, True)
     if only:
         jobs = {name: job for name, job in jobs.items() if name.startswith(("clean", *only))}
-    # What is known of a speaker was heard in the same circumstances; read once for all seconds.
-    known_rows = {
-        (path, name): [speech_of(clip, model.card.frontend) for clip in hear(name, clips, others)]
-        for name in {name for name, _, known_s, _ in jobs.values() if known_s}
-        for model, (path, clips, others) in zip(opened, tests, strict=True)
-    }
     parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator")
     results = parallel(joblib.delayed(over)(*job) for job in jobs.values())
     recalls, clean = {}, []

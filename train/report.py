@@ -3,35 +3,72 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edge.card import Card
+from edge.leaning import LEAST_PROBABILITY, Leaning
 from edge.machine import hardware
+from edge.model import softmax
 from edge.storage import write_json, write_with
+from train.corpora import Corpus, duration_s
 from train.fit import recall
 from train.presets import Config, multiply_accumulates
+from train.protocols import Fold
 
 # Of a fold: every clip a stranger's; with an adaptive front end also with the speakers known.
 FIGURES = ("uar", "war", "adapted_uar", "adapted_war")
 
 
-def fold_results(out: Path, fold_names: list[str]) -> dict[str, dict[str, Any]]:
-    """Return what each fold of the run ``out`` left, by its name."""
-    return {
-        name: json.loads((out / name / "result.json").read_text(encoding="utf-8"))
-        for name in fold_names
-    }
+def fold_results(out: Path, folds: list[Fold], corpus: Corpus) -> dict[str, dict[str, Any]]:
+    """Return what each fold of the run ``out`` left, by its name.
+
+    "normalized_probs" of a clip are what it answered with the speaker's features normalised,
+    "adapted_probs" are less the speaker's leaning too, as on the device.
+    """
+    results = {}
+    for fold in folds:
+        path = out / fold.name / "result.json"
+        results[fold.name] = found = json.loads(path.read_text(encoding="utf-8"))
+        clips, tested = found["clips"], [corpus.clips[i] for i in fold.test]
+        if not clips or "adapted_probs" not in clips[0]:
+            continue
+        normalized = probs = np.array([clip["adapted_probs"] for clip in clips])
+        seconds = [duration_s(clip.path) for clip in tested]
+        probs = without_leanings(probs, [clip.speaker for clip in tested], seconds)
+        true = np.array([corpus.labels.index(clip["label"]) for clip in clips])
+        found["adapted_uar"] = recall(true, probs.argmax(axis=1))
+        found["adapted_war"] = float((true == probs.argmax(axis=1)).mean())
+        for clip, before, after in zip(clips, normalized, probs, strict=True):
+            clip |= {"normalized_probs": before.tolist(), "adapted_probs": after.tolist()}
+    return results
 
 
-def report(
-    out: Path, fold_names: list[str], labels: tuple[str, ...], command: str
-) -> dict[str, Any]:
+def without_leanings(
+    probs: np.ndarray, speakers: Sequence[str], seconds: Sequence[float]
+) -> np.ndarray:
+    """Return ``probs`` (n_clips, n_labels) less what each speaker's clips together tell of it.
+
+    A speaker's clips, which last ``seconds``, are heard once, in a random order.
+    """
+    adapted, rng = np.empty_like(probs), np.random.default_rng(0)
+    for speaker in sorted(set(speakers)):
+        own = np.flatnonzero(np.array(speakers) == speaker)
+        leaning = Leaning.none(probs.shape[1])
+        for clip in rng.permutation(own):
+            leaning = leaning.after(probs[clip], seconds[clip])
+        logits = np.log(np.maximum(probs[own], LEAST_PROBABILITY))
+        adapted[own] = softmax(logits - leaning.shift)
+    return adapted
+
+
+def report(out: Path, protocol: list[Fold], corpus: Corpus, command: str) -> dict[str, Any]:
     """Gather the folds of the run ``out`` into ``report.json`` and pictures; return the report."""
-    folds = fold_results(out, fold_names)
-    cards = [Card.read(out / name / "card.json") for name in fold_names]
+    folds, labels = fold_results(out, protocol, corpus), corpus.labels
+    cards = [Card.read(out / name / "card.json") for name in folds]
     settings = json.loads((out / "settings.json").read_text(encoding="utf-8"))
     content: dict[str, Any] = {
         "settings": settings,
@@ -61,12 +98,11 @@ def report(
             if values:
                 content[f"{figure}_mean"] = float(np.mean(values))
                 content[f"{figure}_std"] = float(np.std(values))
-        content["uar_pooled"] = recall(true, predicted)
-        content["war_pooled"] = float((true == predicted).mean())
-        if "adapted_probs" in clips[0]:
-            adapted = np.array([int(np.argmax(clip["adapted_probs"])) for clip in clips])
-            content["adapted_uar_pooled"] = recall(true, adapted)
-            content["adapted_war_pooled"] = float((true == adapted).mean())
+        for kind in ("", "normalized_", "adapted_"):
+            if f"{kind}probs" in clips[0]:
+                said = np.array([int(np.argmax(clip[f"{kind}probs"])) for clip in clips])
+                content[f"{kind}uar_pooled"] = recall(true, said)
+                content[f"{kind}war_pooled"] = float((true == said).mean())
         content["confusion"] = confusion.tolist()
         write_with(out / "confusion.png", lambda path: draw_confusion(path, confusion, labels))
     histories = [fold["history"] for fold in folds.values()]

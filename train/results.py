@@ -24,6 +24,7 @@ from edge.frontend import Frontend
 from edge.storage import write_bytes
 from train import pretrain
 from train.presets import PRESETS
+from train.table import CORPORA
 
 ROOT = Path(__file__).parent.parent
 MODEL = ROOT / "edge/models/emodb.int8.tflite"
@@ -131,7 +132,7 @@ def variants() -> str:
         "| published | forest | strangers: epochs | UAR | WAR | forest |",
         "|" + "---|" * 13,
     ]
-    for corpus, preset in itertools.product(("emodb", "savee"), PRESETS):
+    for corpus, preset in itertools.product(CORPORA, PRESETS):
         random, strangers = (cells.get(f"{corpus} {preset} {kind}") for kind in ("sd10", "loso"))
         if not (network := random or strangers):
             continue
@@ -306,8 +307,20 @@ def adaptation() -> str:
             f"{stored['n_clips']} clips of {len(stored['speakers'])} speakers, each heard by a "
             f"model trained on the others, {' and '.join(stored['precision'])}, as a stream; "
             f"{stored['hardware']}, {stored['date']}.",
+            "",
+            "| speakers never heard, all clips together, UAR / WAR | nothing known | features "
+            "normalised | leaning taken back too |",
+            "|---|---|---|---|",
+            *(_steps(load(RESULTS / f"{corpus}-timnet-live-loso.json")) for corpus in CORPORA),
         ]
     )
+
+
+def _steps(report: dict[str, Any]) -> str:
+    """Return a row of what each step of getting to know the speaker is worth."""
+    kinds = ("", "normalized_", "adapted_")
+    cells = [" / ".join(_percent(report, "pooled", kind)) for kind in kinds]
+    return f"| {report['settings']['corpus']} | {' | '.join(cells)} |"
 
 
 def living() -> str:

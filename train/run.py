@@ -287,9 +287,6 @@ def _save(
         numbers["uar"] = recall(result.labels, predicted)
         numbers["war"] = float((result.labels == predicted).mean())
     if result.adapted_probs is not None:
-        predicted = result.adapted_probs.argmax(axis=1)
-        numbers["adapted_uar"] = recall(result.labels, predicted)
-        numbers["adapted_war"] = float((result.labels == predicted).mean())
         for clip, probs in zip(numbers["clips"], result.adapted_probs, strict=True):
             clip["adapted_probs"] = [round(float(p), 4) for p in probs]
     write_json(folder / "result.json", numbers)

@@ -136,7 +136,7 @@ def folds_trained(
     out = args.runs / f"{corpus.name}-{preset}-{protocol}-{args.epochs}-{seed}"
     n_jobs = min(len(folds), args.jobs or default_jobs())
     training.run(corpus, folds, settings, out, n_jobs, None, console)
-    return out, list(fold_results(out, [fold.name for fold in folds]).values())
+    return out, list(fold_results(out, folds, corpus).values())
 
 
 def measured_now() -> dict[str, str]:
