@@ -9,11 +9,13 @@ from convert.corpus import windows_heard
 from edge.audio import read_file
 from edge.demo import clips as demo_clips
 from edge.events import Estimate
-from edge.model import Model
+from edge.model import Model, softmax
 from edge.recognizer import Recognizer
 from train import results, table
 from train.ablation import HELD_OUT, PAIRS, VARIANTS, folds_of, pooled
-from train.corpora import Clip, Corpus
+from train.corpora import Clip, Corpus, load
+from train.protocols import loso
+from train.report import fold_results, without_leanings
 
 
 def test_a_cell_of_the_table_is_measured_once(tiny_emodb, tmp_path, capsys):
@@ -43,6 +45,47 @@ def test_a_cell_of_the_table_is_measured_once(tiny_emodb, tmp_path, capsys):
     assert table.main([*command, "--epochs", "2"]) == 0
     longer = json.loads(out.read_text())["cells"]["emodb timnet loso"]
     assert (longer["epochs"], len(longer["seeds"])) == (2, 1)
+
+
+def biased(labels, lean):
+    """Return probabilities that tell ``labels`` well, but for ``lean`` on every logit."""
+    return softmax(3.0 * np.eye(3)[labels] + np.array(lean))
+
+
+def test_a_speaker_s_leaning_is_taken_back_and_nobody_else_s():
+    labels = np.arange(30) % 3
+    fair, sad = biased(labels, (0, 0, 0)), biased(labels, (-1.8, 0, 1.8))
+    assert (sad.argmax(1) == labels).mean() < 0.7
+    speakers = ["ann", "bob"] * 30
+    probs = np.stack([fair, sad], axis=1).reshape(60, 3)
+    adapted = without_leanings(probs, speakers, [3.0] * 60)
+    assert (adapted[1::2].argmax(1) == labels).all()
+    assert (adapted[::2].argmax(1) == labels).all()
+    np.testing.assert_allclose(adapted.sum(axis=1), 1)
+    alone = without_leanings(fair, ["ann"] * 30, [3.0] * 30)
+    np.testing.assert_allclose(adapted[::2], alone, atol=0.05)  # but for the order of the clips
+
+
+def test_folds_say_what_each_step_of_adaptation_is_worth(tmp_path, tiny_emodb):
+    corpus = load("emodb", tiny_emodb)
+    folds = loso(corpus)
+    for fold in folds:
+        labels = np.array([corpus.labels.index(corpus.clips[i].label) for i in fold.test])
+        lean = np.linspace(-3, 3, len(corpus.labels))
+        probs = softmax(2.0 * np.eye(len(corpus.labels))[labels] + lean)
+        clips = [
+            {"label": corpus.labels[y], "probs": p, "adapted_probs": p}
+            for y, p in zip(labels.tolist(), probs.tolist(), strict=True)
+        ]
+        (tmp_path / fold.name).mkdir()
+        (tmp_path / fold.name / "result.json").write_text(json.dumps({"clips": clips}))
+    for fold in fold_results(tmp_path, folds, corpus).values():
+        clips = fold["clips"]
+        assert all(clip["normalized_probs"] == clip["probs"] for clip in clips)
+        right = [np.argmax(c["adapted_probs"]) == corpus.labels.index(c["label"]) for c in clips]
+        assert fold["adapted_war"] == pytest.approx(np.mean(right))
+        last = [np.mean([clip[f"{kind}probs"][-1] for clip in clips]) for kind in ("", "adapted_")]
+        assert last[1] < last[0]  # what the voice leans to
 
 
 @pytest.mark.parametrize(
