@@ -30,6 +30,7 @@ from typing import Any
 import natsort
 import numpy as np
 from rich.console import Console
+from rich.progress import track
 
 from edge.errors import SerError, count, exit_code, stop_if_asked
 from edge.frontend import LOG_MEL
@@ -128,13 +129,13 @@ def run(args: argparse.Namespace) -> None:
     trainer = Trainer(config, n_rows, frontend.n_features, n_labels=2)
     trainer.reset(0, labels=np.array([], int))  # no label counts
     rng, started = np.random.default_rng(0), time.monotonic()
-    for epoch in range(args.epochs):
+    for epoch in track(range(args.epochs), "learning", console=console, transient=True):
         stop_if_asked()
         drawn, spans_s = windows.draw(rng)
         lesson = lessons.of(spans_s)
         trainer.epoch(drawn, nobodys, rng, epoch / args.epochs, lesson)
-        unexplained = trainer.lesson_loss(drawn, lesson)
-        console.print(f"epoch {epoch + 1} of {args.epochs}: {unexplained:.3f} of the lesson left")
+    unexplained = trainer.lesson_loss(drawn, lesson)
+    console.print(f"{unexplained:.3f} of the lesson left")
     arrays = {f"weight_{n}": np.array(v) for n, v in enumerate(trainer.model.trunk)}
     written = {
         "command": "python -m train.pretrain",
