@@ -56,6 +56,23 @@ def result(run, fold):
     return json.loads((run / fold / "result.json").read_text())
 
 
+@pytest.mark.parametrize(
+    ("more", "expected"), [([], True), (["--no-pretrained"], False), (["--n-blocks", "3"], False)]
+)
+def test_who_wants_random_weights_to_start_from_gets_them(
+    more, expected, tiny_emodb, tmp_path, monkeypatch
+):
+    asked = []
+
+    def run(corpus, folds, settings, *others):
+        asked.append(settings.model["pretrained"])
+        raise SerError("this is enough")
+
+    monkeypatch.setattr("train.run.run", run)
+    assert train(["--data", str(tiny_emodb), "--out", str(tmp_path), *more]) == 1
+    assert asked == [expected]
+
+
 def test_a_run_leaves_everything(loso_run):
     report = json.loads((loso_run / "report.json").read_text())
     assert list(report["folds"]) == ["speaker-03", "speaker-08", "speaker-09"]

@@ -53,9 +53,10 @@ def build_parser() -> argparse.ArgumentParser:
         "TIM-Net's authors used for the corpus")  # fmt: skip
     add("--n-blocks", type=count,
         help="default: the preset's; with the published front end 10 for iemocap")  # fmt: skip
-    add("--n-filters", type=count,
-        help="default: the preset's; another number of filters or blocks than timnet-live's starts "
-        "from random weights, not from those of train.pretrain")  # fmt: skip
+    add("--n-filters", type=count, help="default: the preset's")
+    add("--no-pretrained", dest="pretrained", action="store_const", const=False,
+        help="start from random weights, as other numbers of blocks and filters than the preset's "
+        "do, and not from those of train.pretrain")  # fmt: skip
     add("--fusion", choices=FUSIONS, help="default: the preset's")
     add("--batch-size", type=count, help="default: the preset's")
     add("--seed", type=seed_number, default=0, help="of weights, order and dropout; default: 0")
@@ -108,7 +109,7 @@ def run(args: argparse.Namespace, command: str) -> None:
     frontend = FRONTENDS[args.frontend]
     if args.corpus == "iemocap" and not frontend.streamable:
         config = dataclasses.replace(config, n_blocks=10)  # Cited: the published depth for it.
-    for name in ("n_blocks", "n_filters", "fusion", "batch_size"):
+    for name in ("n_blocks", "n_filters", "pretrained", "fusion", "batch_size"):
         if (value := getattr(args, name)) is not None:
             config = dataclasses.replace(config, **{name: value})
     if (config.n_blocks, config.n_filters) != (preset.n_blocks, preset.n_filters):

@@ -94,7 +94,7 @@ def start_weights(trunk: Sequence[Any]) -> list[np.ndarray]:
     if [w.shape for w in weights] != [tuple(v.shape) for v in trunk]:
         raise SerError(
             f"{START.name} holds the start of {PRESET} as it ships, not of a network of another "
-            "shape; train that one with pretrained=False"
+            "shape; train that one with --no-pretrained"
         )
     return weights
 
