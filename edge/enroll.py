@@ -1,8 +1,8 @@
 """``python -m edge enroll NAME``: get to know a voice once, so as not to start as a stranger.
 
 What is kept is how loud each frequency band is on average in this voice, and how much it varies:
-two rows of numbers; and how the model leans in its answers to it: two numbers for each emotion. No
-audio is stored, and none can be made from them.
+two rows of numbers; and how the model leans in its answers to it: eight numbers for each of seven
+emotions. No audio is stored, and none can be made from them.
 """
 
 from __future__ import annotations
@@ -84,9 +84,8 @@ def store(name: str, voice: Voice, card: Card) -> Path:
     if leaning is not None:
         stored["leaning"] = {
             "model": network(card),
-            "heard_s": leaning.heard_s,
-            "excess": [round(v, 4) for v in leaning.excess.tolist()],
-            "shares": [round(v, 4) for v in leaning.shares.tolist()],
+            "seconds": [round(v, 4) for v in leaning.seconds.tolist()],
+            "excess": [[round(v, 4) for v in row] for row in leaning.excess.tolist()],
         }
     write_json(path, stored)
     path.chmod(0o600)
@@ -108,16 +107,17 @@ def load(name: str, card: Card) -> Voice:
                 f"{name} was enrolled for a model with other features; enroll again: "
                 f"python -m edge enroll {name}"
             )
-        n_rows, n_features = _number(stored["n_rows"]), card.frontend.n_features
+        n_features, n_rows = card.frontend.n_features, float(stored["n_rows"])
+        if not 0 < n_rows < math.inf:
+            raise ValueError(f"expected n_rows above 0, not {n_rows:g}")
         mean = _numbers(stored["mean"], n_features)
         variance = _numbers(stored["variance"], n_features, least=0)
         leaning, said = None, stored.get("leaning")
         if said is not None and said["model"] == network(card):
             n_labels = len(card.labels)
             leaning = Leaning(
-                _number(said["heard_s"]),
-                _numbers(said["excess"], n_labels),
-                _numbers(said["shares"], n_labels, least=0),
+                _numbers(said["seconds"], n_labels, least=0),
+                _numbers(said["excess"], n_labels, n_labels),
             )
     except FileNotFoundError as error:
         known = ", ".join(sorted(p.stem for p in folder().glob("*.json"))) or "nobody yet"
@@ -131,18 +131,11 @@ def load(name: str, card: Card) -> Voice:
     return Voice(Statistics(n_rows, mean, variance), leaning)
 
 
-def _number(stored: Any) -> float:
-    number = float(stored)
-    if not 0 < number < math.inf:
-        raise ValueError(f"expected a number above 0, not {number:g}")
-    return number
-
-
-def _numbers(stored: Any, n: int, least: float = -math.inf) -> np.ndarray:
+def _numbers(stored: Any, *shape: int, least: float = -math.inf) -> np.ndarray:
     numbers = np.array(stored, float)
-    if numbers.shape != (n,) or not np.isfinite(numbers).all() or (numbers < least).any():
+    if numbers.shape != shape or not np.isfinite(numbers).all() or (numbers < least).any():
         above = "" if least == -math.inf else f", at least {least:g}"
-        raise ValueError(f"expected {n} finite numbers{above}")
+        raise ValueError(f"expected {' times '.join(map(str, shape))} finite numbers{above}")
     return numbers
 
 

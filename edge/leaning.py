@@ -2,10 +2,12 @@
 
 Of some voices it says more often that they are sad than they are. The answers of a voice are taken
 for those that everybody's emotions get, plus a leaning that is the voice's own: a mixture with one
-part for each label, all moved by the same shift. Which part an answer belongs to and how far all of
-them are moved is found together (expectation-maximization: Dempster et al., 1977), an utterance at
-a time (Cappé and Moulines, 2009), so that somebody who is always calm is not taken for somebody of
-whom the network always says so. No label is needed, and nothing is kept but sums.
+part for each label, all moved by the same shift, and each by something that is its own. Which part
+an answer belongs to and how far all of them are moved is found together (expectation-maximization:
+Dempster et al., 1977), an utterance at a time (Cappé and Moulines, 2009). However often one emotion
+was heard, it tells of the shift no more than one emotion can: somebody who is always calm is not
+taken for somebody of whom the network always says so. No label is needed, and nothing is kept but
+sums.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from edge.speaker import MEMORY_S, Statistics
 
 # Chosen on EMO-DB's eight speakers of the shipped model, each a stranger to the network.
 CENTRE = 3.0  # how far above the others a label's logit lies where it is right, about
-STRANGER_S = 30.0  # seconds of speech that no leaning counts like
+FEW_S = 20.0  # seconds of a label that tell half of what more can tell
+NO_SHIFT = 1.0  # labels, heard for long, that count like the assumption that nothing is shifted
 SHARE_S = 6.0  # seconds of speech that each label is assumed to have had before any
 LEAST_PROBABILITY = 1e-4  # Assumed: of a label, so that no answer moves a leaning without bounds.
 
@@ -30,27 +33,28 @@ class Leaning:
 
     Attributes
     ----------
-    heard_s : float
-        Seconds of speech that it stands for.
-    excess : float64, shape (n_labels,)
-        By how much the logits lay above what the emotions explain, summed over those seconds.
-    shares : float64, shape (n_labels,)
-        Seconds of each label.
+    seconds : float64, shape (n_labels,)
+        Of speech that tells of each label. What is a little of many tells of none: a share of a
+        half counts a quarter.
+    excess : float64, shape (n_labels, n_labels)
+        In a row by how much the logits lay above what its label explains, summed over its seconds.
     """
 
-    heard_s: float
+    seconds: np.ndarray
     excess: np.ndarray
-    shares: np.ndarray
 
     @classmethod
     def none(cls, n_labels: int) -> Leaning:
         """Return that of a voice that has not been heard yet."""
-        return cls(0.0, np.zeros(n_labels), np.zeros(n_labels))
+        return cls(np.zeros(n_labels), np.zeros((n_labels, n_labels)))
 
     @property
     def shift(self) -> np.ndarray:
         """What this voice adds to the logits, float64 (n_labels,)."""
-        return self.excess / (self.heard_s + STRANGER_S)
+        # What each label tells, excess / seconds, counts like seconds / (seconds + FEW_S) labels.
+        counts = self.seconds / (self.seconds + FEW_S)
+        told = self.excess / (self.seconds + FEW_S)[:, None]
+        return told.sum(axis=0) / (NO_SHIFT + counts.sum())
 
     def after(self, probs: np.ndarray, seconds: float, temperature: float = 1.0) -> Leaning:
         """Return what is known after an utterance.
@@ -65,17 +69,14 @@ class Leaning:
             What the logits were divided by.
         """
         logits = temperature * np.log(np.maximum(probs, LEAST_PROBABILITY))
-        centred = logits - logits.mean()
-        shares = (self.shares + SHARE_S) / np.sum(self.shares + SHARE_S)
-        part = softmax(centred - self.shift + np.log(shares))
-        excess = centred - CENTRE * (part - 1 / len(part))
-        heard_s = self.heard_s + seconds
-        fading = min(1.0, MEMORY_S / heard_s) if heard_s else 1.0
-        return Leaning(
-            heard_s * fading,
-            (self.excess + seconds * excess) * fading,
-            (self.shares + seconds * part) * fading,
-        )
+        logits -= logits.mean()
+        prior = self.seconds + SHARE_S
+        shares = softmax(logits - self.shift + np.log(prior / prior.sum()))
+        explained = CENTRE * (np.eye(len(shares)) - 1 / len(shares))
+        told = seconds * shares**2
+        heard, excess = self.seconds + told, self.excess + told[:, None] * (logits - explained)
+        fading = MEMORY_S / max(MEMORY_S, heard.sum())
+        return Leaning(heard * fading, excess * fading)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import pytest
 from edge import enroll
 from edge.__main__ import main as edge
 from edge.demo import clips as demo_clips
+from edge.enroll import network
 from edge.frontend import STREAM
 from edge.model import Model
 from edge.speaker import SpeakerNorm
@@ -35,8 +36,8 @@ def test_a_voice_is_stored_as_statistics_and_nothing_else(files, home, capsys):
     stored = json.loads(path.read_text())
     assert set(stored) == {"format", "features", "n_rows", "mean", "variance", "leaning"}
     assert len(stored["mean"]) == len(stored["variance"]) == Model().card.frontend.n_features
-    assert set(stored["leaning"]) == {"model", "heard_s", "excess", "shares"}
-    assert len(stored["leaning"]["excess"]) == len(stored["leaning"]["shares"]) == 7
+    assert set(stored["leaning"]) == {"model", "seconds", "excess"}
+    assert len(stored["leaning"]["seconds"]) == len(stored["leaning"]["excess"]) == 7
     assert path.stat().st_mode & 0o077 == 0
     assert enroll.main(["--list"]) == 0
     assert capsys.readouterr().out == "anna\n"
@@ -50,9 +51,8 @@ def test_what_was_stored_is_what_was_heard(files):
     assert 5 < known.statistics.n_rows * frontend.hop_samples / frontend.sample_rate_hz < 15
     stranger, friend = SpeakerNorm(frontend), SpeakerNorm(frontend, known.statistics)
     assert np.abs(stranger.statistics.mean - friend.statistics.mean).max() > 1
-    assert 5 < known.leaning.heard_s < 15
-    assert known.leaning.shares.sum() == pytest.approx(known.leaning.heard_s, abs=1e-3)
-    assert known.leaning.excess.sum() == pytest.approx(0, abs=1e-3)
+    assert 1 < known.leaning.seconds.sum() < 15
+    np.testing.assert_allclose(known.leaning.excess.sum(axis=1), 0, atol=1e-3)
     assert np.abs(known.leaning.shift).max() > 0.01
 
 
@@ -123,7 +123,8 @@ def test_a_name_never_leaves_the_folder(name, files, capsys):
     [
         ({"mean": [0.0]}, "expected 66 finite numbers"),
         ({"variance": [-1.0] * 66}, "66 finite numbers, at least 0"),
-        ({"n_rows": 0}, "expected a number above 0, not 0"),
+        ({"n_rows": 0}, "expected n_rows above 0, not 0"),
+        ({"leaning": {"model": network(Model().card), "seconds": [1] * 7}}, "'excess'"),
         ({"features": "other"}, "enrolled for a model with other features"),
     ],
 )

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from edge.leaning import MEMORY_S, STRANGER_S, Leaning
+from edge.leaning import FEW_S, MEMORY_S, NO_SHIFT, Leaning
 from edge.model import softmax
 
 N = 7
@@ -56,9 +56,17 @@ def test_it_trusts_the_more_the_more_it_has_heard():
     shifts = [after(probs[:n]).shift[6] for n in (1, 7, 21, 70)]
     assert 0 < shifts[0] < shifts[1] < shifts[2] < shifts[3] < 2
     few = after(probs[:1])
-    assert few.heard_s == 3.0
-    assert few.shares.sum() == pytest.approx(3.0)
-    np.testing.assert_allclose(few.shift, few.excess / (3.0 + STRANGER_S))
+    assert few.seconds.argmax() == 0
+    assert 0 < few.seconds.sum() < 3
+
+
+def test_one_emotion_tells_no_more_than_one_can():
+    one = Leaning(np.eye(N)[0] * 1e9, np.outer(np.eye(N)[0], np.arange(N)) * 1e9)
+    np.testing.assert_allclose(one.shift, np.arange(N) / (1 + NO_SHIFT), rtol=1e-3)
+    few = Leaning(np.eye(N)[0] * FEW_S, np.outer(np.eye(N)[0], np.arange(N)) * FEW_S)
+    np.testing.assert_allclose(few.shift, np.arange(N) / 2 / (0.5 + NO_SHIFT))
+    every = Leaning(np.full(N, 1e9), np.tile(np.arange(N), (N, 1)) * 1e9)
+    np.testing.assert_allclose(every.shift, np.arange(N) * N / (N + NO_SHIFT), rtol=1e-3)
 
 
 def test_the_temperature_changes_nothing_but_the_unit():
@@ -74,7 +82,7 @@ def test_what_was_heard_long_ago_fades():
     lean = np.array([0, 0, 0, 0, 0, 0, 2.0])
     labels = np.arange(7000) % N
     leaning = after(answers(labels, lean), 10.0)
-    assert [leaning.heard_s, leaning.shares.sum()] == pytest.approx([MEMORY_S, MEMORY_S])
+    assert leaning.seconds.sum() == pytest.approx(MEMORY_S)
     for one in answers(labels[:700], -lean):
         leaning = leaning.after(one, 10.0)
     assert leaning.shift[6] < -1

@@ -287,8 +287,8 @@ def test_it_learns_how_the_model_leans_from_every_utterance(scene):
     events = list(recognizer.events(blocks(scene)))
     leaning, (one, _) = recognizer.leaning, of_type(events, Utterance)
     frontend = model.card.frontend
-    row_s = frontend.hop_samples / RATE
-    assert leaning.heard_s == pytest.approx(recognizer.speaker.heard.n_rows * row_s)
+    heard_s = recognizer.speaker.heard.n_rows * frontend.hop_samples / RATE
+    assert 0.1 * heard_s < leaning.seconds.sum() < heard_s
     # Of a stranger's first utterance nothing has been taken back yet.
     first = [e for e in of_type(events, Estimate) if e.start_s < one.end_s]
     full = [list(e.window_probs.values()) for e in first][-one.n_windows :]
