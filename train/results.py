@@ -207,9 +207,9 @@ def pretraining() -> str:
     )
 
 
-def ablation() -> str:
+def ablation(name: str = "ablation") -> str:
     """Return what each part of the recipe is worth."""
-    stored = load(RESULTS / "ablation.json")
+    stored = load(RESULTS / f"{name}.json")
     lines = [
         "| changed | parameters | training UAR | strangers: UAR | cross-entropy | adapted: UAR "
         "| cross-entropy |",
@@ -229,6 +229,11 @@ def ablation() -> str:
         f"{stored['date']}.",
     ]
     return "\n".join(lines)
+
+
+def ablation_earlier() -> str:
+    """Return what each part of the recipe was worth before its last changes."""
+    return ablation("ablation_earlier")
 
 
 def shipped() -> str:
@@ -489,6 +494,7 @@ TABLES = (
     pretraining,
     shipped,
     ablation,
+    ablation_earlier,
     adaptation,
     calibration,
     living,
