@@ -12,6 +12,7 @@ sums.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,7 +49,7 @@ class Leaning:
         """Return that of a voice that has not been heard yet."""
         return cls(np.zeros(n_labels), np.zeros((n_labels, n_labels)))
 
-    @property
+    @functools.cached_property
     def shift(self) -> np.ndarray:
         """What this voice adds to the logits, float64 (n_labels,)."""
         # What each label tells, excess / seconds, counts like seconds / (seconds + FEW_S) labels.
@@ -68,15 +69,19 @@ class Leaning:
         temperature : float
             What the logits were divided by.
         """
-        logits = temperature * np.log(np.maximum(probs, LEAST_PROBABILITY))
-        logits -= logits.mean()
-        prior = self.seconds + SHARE_S
-        shares = softmax(logits - self.shift + np.log(prior / prior.sum()))
+        logits = logits_of(probs, temperature)
+        shares = softmax(logits - self.shift + np.log(self.seconds + SHARE_S))
         explained = CENTRE * (np.eye(len(shares)) - 1 / len(shares))
         told = seconds * shares**2
         heard, excess = self.seconds + told, self.excess + told[:, None] * (logits - explained)
         fading = MEMORY_S / max(MEMORY_S, heard.sum())
         return Leaning(heard * fading, excess * fading)
+
+
+def logits_of(probs: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Return logits, of mean 0, that probabilities (..., n_labels) may have come from."""
+    logits = temperature * np.log(np.maximum(probs, LEAST_PROBABILITY))
+    return np.asarray(logits - logits.mean(axis=-1, keepdims=True))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from edge.card import Card
-from edge.leaning import LEAST_PROBABILITY, Leaning
+from edge.leaning import Leaning, logits_of
 from edge.machine import hardware
 from edge.model import softmax
 from edge.storage import write_json, write_with
@@ -36,13 +36,13 @@ def fold_results(out: Path, folds: list[Fold], corpus: Corpus) -> dict[str, dict
         clips, tested = found["clips"], [corpus.clips[i] for i in fold.test]
         if not clips or "adapted_probs" not in clips[0]:
             continue
-        normalized = probs = np.array([clip["adapted_probs"] for clip in clips])
+        normalized = np.array([clip["adapted_probs"] for clip in clips])
         seconds = [duration_s(clip.path) for clip in tested]
-        probs = without_leanings(probs, [clip.speaker for clip in tested], seconds)
+        adapted = without_leanings(normalized, [clip.speaker for clip in tested], seconds)
         true = np.array([corpus.labels.index(clip["label"]) for clip in clips])
-        found["adapted_uar"] = recall(true, probs.argmax(axis=1))
-        found["adapted_war"] = float((true == probs.argmax(axis=1)).mean())
-        for clip, before, after in zip(clips, normalized, probs, strict=True):
+        found["adapted_uar"] = recall(true, adapted.argmax(axis=1))
+        found["adapted_war"] = float((true == adapted.argmax(axis=1)).mean())
+        for clip, before, after in zip(clips, normalized, adapted, strict=True):
             clip |= {"normalized_probs": before.tolist(), "adapted_probs": after.tolist()}
     return results
 
@@ -60,8 +60,7 @@ def without_leanings(
         leaning = Leaning.none(probs.shape[1])
         for clip in rng.permutation(own):
             leaning = leaning.after(probs[clip], seconds[clip])
-        logits = np.log(np.maximum(probs[own], LEAST_PROBABILITY))
-        adapted[own] = softmax(logits - leaning.shift)
+        adapted[own] = softmax(logits_of(probs[own]) - leaning.shift)
     return adapted
 
 
