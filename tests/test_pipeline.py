@@ -21,7 +21,7 @@ from convert.__main__ import main as convert
 from edge.card import Card
 from edge.errors import SerError
 from edge.frontend import LOG_MEL
-from edge.model import Model
+from edge.model import Model, interpreter_module
 from train import corpora, protocols
 from train import run as training
 from train.__main__ import main as train
@@ -326,11 +326,13 @@ def test_all_four_precisions_answer_like_the_trained_model(holdout_run, tmp_path
         assert set(operators) <= allowed, precision
         assert precision == "float16" or "DEQUANTIZE" not in operators
         # A block's output is laid out anew to be averaged.
-        n_blocks = 2 * model.card.provenance["model"]["n_blocks"]
+        made_of = model.card.provenance["model"]
+        n_networks = len(made_of["stems"])
+        n_blocks = n_networks * 2 * made_of["n_blocks"]
         assert operators["TRANSPOSE"] == n_blocks
-        # The bands as a picture, bands and channels side by side, the pitch of a frame's rows, all
-        # means in a row, and the answer.
-        assert operators["RESHAPE"] == n_blocks + 5
+        # The bands as a picture, bands and channels side by side, the pitch of a frame's rows, the
+        # window as frames where no stem is, all means of each network in a row, and the answer.
+        assert operators["RESHAPE"] == n_blocks + n_networks + 5
     assert model.runtime.input["dtype"] == model.runtime.output["dtype"] == np.int8
 
 
@@ -346,6 +348,17 @@ def test_every_variant_converts_to_int8_without_falling_back_to_float(tmp_path):
         model.save_deployed(str(tmp_path / name), windows)
         found = operators(to_tflite(tmp_path / name, "int8", windows))
         assert not {"QUANTIZE", "DEQUANTIZE", "SPACE_TO_BATCH_ND"} & set(found), name
+
+
+def test_a_tflite_model_names_its_input_and_its_output_alone(holdout_run, tmp_path):
+    assert convert([str(holdout_run), "--out", str(tmp_path), "--precision", "int8"]) == 0
+    (path,) = tmp_path.glob("*.int8.tflite")
+    interpreter = interpreter_module().Interpreter(str(path))
+    both = [*interpreter.get_input_details(), *interpreter.get_output_details()]
+    named = [tensor["name"] for tensor in interpreter.get_tensor_details() if tensor["name"]]
+    assert sorted(named) == sorted(tensor["name"] for tensor in both)
+    signatures = interpreter.get_signature_list()
+    assert signatures == {"serving_default": {"inputs": ["window"], "outputs": ["logits"]}}
 
 
 def test_a_model_that_strays_is_not_written(holdout_run, tmp_path, monkeypatch, capsys):
