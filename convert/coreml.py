@@ -125,7 +125,7 @@ def compress(model: MLModel, precision: str, inputs: Inputs | None = None) -> ML
         raise ValueError(f"{precision} needs the inputs of the layers")
     # What sees the input, and what answers: everything else depends on the one, and nothing makes
     # up for the other.
-    ends, layers = {*_first_layers(model), list(inputs.moments)[-1]}, {}
+    ends, layers = {*_first_layers(model), *_last_layers(model)}, {}
     for name, moment in inputs.moments.items():
         bits = 6 if name in ends else n_bits
 
@@ -151,6 +151,18 @@ def _first_layers(model: MLModel) -> list[str]:
             seen.update(op.outputs)
         elif op.op_type == "conv" and op.x in seen:
             names.append(op.name)
+    return names
+
+
+def _last_layers(model: MLModel) -> list[str]:
+    """Return the names of the layers behind which there is no other, one of each network."""
+    waiting, names = list(model._mil_program.functions["main"].outputs), []
+    while waiting:
+        op = waiting.pop().op
+        if op is not None and op.op_type in ("conv", "linear"):
+            names.append(op.name)
+        elif op is not None:
+            waiting += op.get_flattened_inputs()
     return names
 
 

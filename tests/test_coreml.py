@@ -274,11 +274,12 @@ def test_every_variant_is_lean_and_answers_like_its_graph(saved_models, tmp_path
     operators = MLProgram(path).operators
     # However many blocks: one into the layout of convolutions, one for the shuffled stream; a stem
     # lays bands and channels, and the rows that go past it, side by side.
-    stem = 2 if PRESETS[preset].stem else 0
-    assert operators["transpose"] <= 3 + stem
+    config = PRESETS[preset]
+    stem, n_networks = 2 if any(config.stems) else 0, len(config.stems)
+    assert operators["transpose"] <= 3 * n_networks + stem
     # The frames of a block in rows, once or twice, and its statistics in one.
-    n_blocks = (3 if PRESETS[preset].shuffle else 2) * PRESETS[preset].n_blocks
-    assert operators["reshape"] <= 2 * n_blocks + 3 + stem
+    n_blocks = n_networks * (3 if config.shuffle else 2) * config.n_blocks
+    assert operators["reshape"] <= 2 * n_blocks + 3 * n_networks + stem
     assert "pad" not in operators
     probs = answering(path, card)
     for _ in range(3):
@@ -331,11 +332,10 @@ def test_the_first_and_the_last_layer_keep_more_values_than_the_others(saved_mod
             packed = op.weight.op
             is_palette = packed.op_type == "constexpr_lut_to_dense"
             sizes.append(np.size(packed.lut.val if is_palette else op.weight.val))
-    # Where there is no stem, every stream sees the input.
-    n_first = {"timnet": 2, "timnet-live": 1, "timnet-all": 3}[preset]
-    ends = sizes[-1:] + sorted(sizes[:-1])[-n_first:]
-    assert set(sizes) - set(ends) == {16}
-    assert len(sizes) - len(ends) == sizes.count(16)
+    # Where there is no stem, every stream sees the input; each network has a last layer.
+    n_ends = {"timnet": 2 + 1, "timnet-live": 1 + 2 + 2, "timnet-all": 3 + 1}[preset]
+    ends = sorted(sizes)[-n_ends:]
+    assert len(sizes) - n_ends == sizes.count(16)
     assert min(ends) >= 64
 
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from edge.model import softmax
 from train.fit import Trainer, loss
-from train.model import BandConv, Conv, TimNet
+from train.model import BandConv, Conv, TimNet, _shares
 from train.presets import FUSIONS, PRESETS, Config, multiply_accumulates
 
 SMALL = Config(n_blocks=3, n_filters=8, batch_size=16)
@@ -63,7 +63,7 @@ def test_streams_hear_one_side_only(reverse):
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("n_rows", [30, 147, 188])
 def test_the_deployed_graph_answers_like_the_batch(name, n_rows):
-    n_features = 66 if PRESETS[name].stem else 39
+    n_features = 66 if any(PRESETS[name].stems) else 39
     x = windows(3, n_rows, n_features)
     model = stirred(TimNet(PRESETS[name], n_rows, n_features, 7))
     graph = model.deploy(x)
@@ -91,31 +91,53 @@ def test_a_convolution_over_bands_is_that_of_keras():
 
 
 def test_what_goes_past_the_stem_arrives_as_it_is():
-    config = dataclasses.replace(SMALL, stem=((3, 4, 3, 4, 2),), beside=2)
-    model = TimNet(config, 30, 12, 7)
+    config = dataclasses.replace(SMALL, stems=(((3, 4, 3, 4, 2),),), beside=2)
+    stem = TimNet(config, 30, 12, 7).members[0].stem
     x = windows(2, 30, 12)
-    channels = model.stem(x).numpy()  # (channels, clips, frames)
+    channels = stem(x).numpy()  # (channels, clips, frames)
     assert channels.shape == (3 * 5 + 4 * 2, 2, 8)
     np.testing.assert_array_equal(channels[-8:, 1, 3], x[1, 12:16, 10:].ravel())
     x[:, :, 10:] += 1
-    np.testing.assert_array_equal(model.stem(x).numpy()[:-8], channels[:-8])
+    np.testing.assert_array_equal(stem(x).numpy()[:-8], channels[:-8])
 
 
 def test_a_bounded_network_keeps_within_its_bounds():
-    model = stirred(TimNet(PRESETS["timnet-live"], 40, 66, 7))
+    member = stirred(TimNet(PRESETS["timnet-live"], 40, 66, 7)).members[0]
     z = tf.constant(1e4 * windows(2, 40, 66))
-    assert model.stem.convs[0](z[None, :, :, :64]).numpy().max() == 6
-    entered = model.streams[0].entry(model.stem(z)).numpy()
+    assert member.stem.convs[0](z[None, :, :, :64]).numpy().max() == 6
+    entered = member.streams[0].entry(member.stem(z)).numpy()
     assert (entered.min(), entered.max()) == (-3, 3)
-    gated = model.streams[0].blocks[0][0](entered).numpy()
+    gated = member.streams[0].blocks[0][0](entered).numpy()
     assert gated.max() == 6
 
 
+def test_several_answer_with_the_mean_of_their_logits():
+    config = dataclasses.replace(SMALL, stems=(((3, 4, 3, 4, 2),), ()))
+    model = stirred(TimNet(config, 30, 12, 7))
+    x = windows(4, 30, 12)
+    one, two = (member.answer(member.pooled(x)).numpy() for member in model.members)
+    assert np.abs(one - two).max() > 0.01
+    np.testing.assert_allclose(model(x), (one + two) / 2, atol=1e-5)
+    assert model.embed(x).shape == (4, 2 * SMALL.n_filters)
+
+
+def test_several_learn_each_on_its_own():
+    stem, other = ((3, 4, 3, 4, 2),), ((2, 2, 3, 2, 2),)
+    x, labels = learnable()
+    learnt = []
+    for stems in ((stem, ()), (stem, other)):
+        trainer = Trainer(dataclasses.replace(SMALL, stems=stems), 30, 39, 3)
+        trainer.reset(0)
+        trainer.epoch(x, labels, np.random.default_rng(0))
+        learnt.append([np.array(weight) for weight in trainer.model.members[0].weights])
+    for one, two in zip(*learnt, strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-4)
+
+
 def test_factors_make_channels_alike_in_steps_that_int8_keeps():
-    model = TimNet(PRESETS["timnet-live"], 40, 66, 7)
     sizes = np.geomspace(0.1, 1, 48)
     pooled = sizes * np.random.default_rng(0).normal(size=(500, 48))
-    shares = model._shares(pooled)
+    shares = _shares(pooled)
     steps = 127 * shares / shares.max()
     np.testing.assert_allclose(steps, np.rint(steps), atol=1e-9)
     alike = (pooled * shares).std(axis=0)
@@ -123,7 +145,7 @@ def test_factors_make_channels_alike_in_steps_that_int8_keeps():
 
 
 def test_presets_differ_as_their_names_say():
-    variants = {name: config for name, config in PRESETS.items() if not config.stem}
+    variants = {name: config for name, config in PRESETS.items() if not any(config.stems)}
     sizes = {name: TimNet(c, 188, 39, 7).count_params() for name, c in variants.items()}
     assert sizes["timnet"] == sizes["timnet-td"]
     stream = 39 * 39 + 39 + 16 * (2 * 39 * 39 + 4 * 39)
@@ -164,7 +186,7 @@ def test_training_draws_dropout_and_inference_does_not():
 
 def test_the_shuffled_stream_hears_a_fixed_order_at_inference():
     config = dataclasses.replace(SMALL, shuffle=True)
-    one, two = TimNet(config, 30, 39, 7, seed=1), TimNet(config, 30, 39, 7, seed=2)
+    one, two = (TimNet(config, 30, 39, 7, seed=seed).members[0] for seed in (1, 2))
     np.testing.assert_array_equal(one.order, two.order)
     assert sorted(one.order) == list(range(30))
     assert list(one.order) != list(range(30))
@@ -232,7 +254,8 @@ def test_a_saved_model_loads_and_answers_the_same(tmp_path):
         ({"fusion": "magic"}, "fusion must be one of"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\)"),
         ({"n_blocks": 0}, "n_blocks, n_filters and batch_size must be at least 1"),
-        ({"stem": ((8, 3, 2),)}, "stem must hold .filters, taps in time and frequency"),
+        ({"stems": (((8, 3, 2),),)}, "stems must hold, for each network, any number of .filters"),
+        ({"stems": ()}, "stems must hold, for each network, any number of .filters"),
         ({"beside": 2}, "beside needs a stem to go past"),
     ],
 )

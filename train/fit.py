@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 import json
 import os
 import threading
@@ -120,35 +119,46 @@ class Trainer:
         )
         others = [v for v in self.model.trainable_variables if len(v.shape) != 2]
         self._label_weights = tf.Variable(tf.ones(n_labels), trainable=False)
-        # What predicts the lessons, from all that the blocks leave; nothing of it is kept.
-        self._pupil: Any = keras.layers.Dense(N_DIRECTIONS) if config.taught else None
+        # What predicts the lessons, from all that a member's blocks leave; nothing of it is kept.
         self._trained = list(self.model.trainable_variables)
-        if self._pupil is not None:
-            self._pupil.build((None, len(self.model.streams) * config.n_blocks * config.n_filters))
-            others += self._pupil.trainable_variables
-            self._trained += self._pupil.trainable_variables
+        self._pupils: list[Any] = []
+        for member in self.model.members if config.taught else ():
+            pupil = keras.layers.Dense(N_DIRECTIONS)
+            pupil.build((None, len(member.streams) * config.n_blocks * config.n_filters))
+            others += pupil.trainable_variables
+            self._trained += pupil.trainable_variables
+            self._pupils.append(pupil)
         if config.weight_decay:
             self._optimizer.exclude_from_weight_decay(var_list=others)
         self._optimizer.build(self._trained)
         # Copies: on a CPU, numpy() may be a view of the variable itself.
         self._at_start = [np.array(v) for v in self._optimizer.variables]
 
-        def unexplained(pooled: Any, lessons: Any) -> Any:
-            predicted = self._pupil(tf.concat(list(itertools.chain(*pooled)), axis=1))
-            return tf.reduce_mean((predicted - lessons) ** 2, axis=1)
+        def unexplained(each: Any, lessons: Any) -> Any:
+            left = [
+                tf.reduce_mean((pupil(tf.concat(blocks, axis=1)) - lessons) ** 2, axis=1)
+                for pupil, (blocks, _) in zip(self._pupils, each, strict=True)
+            ]
+            return sum(left) / len(left)
 
         @tf.function(jit_compile=True)
         def step(windows: Any, labels: Any, lessons: Any, seed: Any) -> Any:
             with tf.GradientTape() as tape:
-                pooled = self.model.pooled(windows, seed)
-                logits = self.model.answer(pooled, seed)
+                each = self.model.each(windows, seed)
+                answers = [logits for _, logits in each]
                 weights = tf.gather(self._label_weights, labels) if config.balanced else None
-                value = loss(logits, labels, config.label_smoothing, config.focal_gamma, weights)
-                whole = value
-                if self._pupil is not None:
-                    whole += config.taught * tf.reduce_mean(unexplained(pooled, lessons))
+                # Each answers for itself: members that learn together rely on each other
+                # (Jeffares et al., "Joint Training of Deep Ensembles Fails Due to Learner
+                # Collusion", NeurIPS 2023).
+                values = [
+                    loss(logits, labels, config.label_smoothing, config.focal_gamma, weights)
+                    for logits in answers
+                ]
+                value = whole = sum(values) / len(values)
+                if self._pupils:
+                    whole += config.taught * tf.reduce_mean(unexplained(each, lessons))
             self._optimizer.apply(tape.gradient(whole, self._trained), self._trained)
-            return value, logits
+            return value, sum(answers) / len(answers)
 
         @tf.function(jit_compile=True)
         def infer(windows: Any) -> Any:
@@ -156,7 +166,7 @@ class Trainer:
 
         self._step, self._infer = step, infer
         self._unexplained = tf.function(
-            lambda windows, lessons: unexplained(self.model.pooled(windows), lessons),
+            lambda windows, lessons: unexplained(self.model.each(windows), lessons),
             jit_compile=True,
         )
 
@@ -175,8 +185,8 @@ class Trainer:
                 variable.assign(value)
         for variable, value in zip(self._optimizer.variables, self._at_start, strict=True):
             variable.assign(value)
-        if self._pupil is not None:
-            self._pupil.set_weights([np.zeros(w.shape) for w in self._pupil.get_weights()])
+        for pupil in self._pupils:
+            pupil.set_weights([np.zeros(w.shape) for w in pupil.get_weights()])
 
     def epoch(
         self,

@@ -26,7 +26,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from train.presets import Config
+from train.presets import Config, ConvShape, rows_per_frame
 
 BATCH_NORM_EPSILON = 1e-3  # Assumed: the default of Keras.
 BATCH_NORM_MOMENTUM = 0.99  # Assumed: the default of Keras.
@@ -218,11 +218,11 @@ class BandConv(Normalized):
 class Stem(keras.layers.Layer):
     """The convolutions before the streams; see `train.presets.Config`."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, convs: tuple[ConvShape, ...], config: Config) -> None:
         super().__init__()
-        self.beside, self.stride = config.beside, config.stride
+        self.beside, self.stride = config.beside, rows_per_frame(convs)
         relu = tf.nn.relu6 if config.bounded else tf.nn.relu
-        self.convs = [BandConv(*conv, relu) for conv in config.stem]
+        self.convs = [BandConv(*conv, relu) for conv in convs]
 
     def build(self, size: tuple[int, int]) -> None:
         """Make the weights for windows of ``size`` (n_rows, n_features)."""
@@ -385,49 +385,35 @@ def _attend(queries: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(tf.matmul(tf.nn.softmax(scores), values), axis=1)
 
 
-@keras.saving.register_keras_serializable("ser")
-class TimNet(keras.Model):
-    """TIM-Net for windows of a fixed size.
+class Member(keras.layers.Layer):
+    """One TIM-Net: a stem or none, the streams, their fusion and the output layers.
 
     Parameters
     ----------
-    config : Config or dict of its fields
-    n_rows, n_features : int
-        Shape of one window of normalised features.
+    config : Config
+    stem : tuple of convolutions, one of ``config.stems``
     n_labels : int
-        Outputs; they are logits.
-    seed : int
-        Of the initial weights.
     """
 
-    def __init__(
-        self,
-        config: Config | dict[str, Any],
-        n_rows: int,
-        n_features: int,
-        n_labels: int,
-        seed: int = 0,
-        **keras_arguments: Any,
-    ) -> None:
-        super().__init__(**keras_arguments)
-        self.config = config if isinstance(config, Config) else Config(**config)
-        self.n_rows, self.n_features, self.n_labels, self.seed = n_rows, n_features, n_labels, seed
-        self.stem = Stem(self.config) if self.config.stem else None
-        self.streams = [Stream(self.config, reverse=False), Stream(self.config, reverse=True)]
-        if self.config.shuffle:
-            self.streams.append(Stream(self.config, reverse=False))
-        self.fusion = Fusion(self.config.fusion)
+    def __init__(self, config: Config, stem: tuple[ConvShape, ...], n_labels: int) -> None:
+        super().__init__()
+        self.config = config
+        self.stem = Stem(stem, config) if stem else None
+        self.streams = [Stream(config, reverse=False), Stream(config, reverse=True)]
+        if config.shuffle:
+            self.streams.append(Stream(config, reverse=False))
+        self.fusion = Fusion(config.fusion)
         self.hidden = None
-        if self.config.n_hidden:
-            self.hidden = keras.layers.Dense(self.config.n_hidden, activation="relu")
+        if config.n_hidden:
+            self.hidden = keras.layers.Dense(config.n_hidden, activation="relu")
         self.output_layer = keras.layers.Dense(n_labels)
-        self.build((None, n_rows, n_features))
 
-    def build(self, input_shape: tuple[int | None, int, int]) -> None:
-        width = self.n_features
+    def build(self, size: tuple[int, int]) -> None:
+        """Make the weights for windows of ``size`` (n_rows, n_features)."""
+        self.n_frames, width = size
         if self.stem is not None:
-            self.stem.build((self.n_rows, self.n_features))
-            width = self.stem.n_channels
+            self.stem.build(size)
+            self.n_frames, width = self.stem.n_frames, self.stem.n_channels
         for stream in self.streams:
             stream.build(width)
         width = self.config.n_filters
@@ -436,56 +422,13 @@ class TimNet(keras.Model):
             self.hidden.build((None, width))
             width = self.config.n_hidden
         self.output_layer.build((None, width))
-        # Drawn here, not by Keras's initializers: those share one generator with everything else
-        # in the process, so that a fold would depend on what ran before or beside it.
-        rng = np.random.default_rng(self.seed)
-        for variable in self.trainable_variables:
-            if len(variable.shape) == 2:
-                limit = np.sqrt(6 / sum(variable.shape))  # Cited: Glorot and Bengio (2010)
-                variable.assign(rng.uniform(-limit, limit, variable.shape))
         self.built = True
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            "config": dataclasses.asdict(self.config),
-            "n_rows": self.n_rows,
-            "n_features": self.n_features,
-            "n_labels": self.n_labels,
-            "seed": self.seed,
-        }
-
-    @property
-    def trunk(self) -> list[Any]:
-        """The variables of stem and streams: all but fusion, hidden layer and output."""
-        layers: list[Any] = [*([self.stem] if self.stem else []), *self.streams]
-        return [variable for layer in layers for variable in layer.weights]
 
     @property
     def order(self) -> np.ndarray:
         """The order in which the shuffled stream hears the frames at inference."""
         # One seed for all models: a retrained model differs in its weights only.
-        n_frames = self.n_rows if self.stem is None else self.stem.n_frames
-        return np.random.default_rng(46).permutation(n_frames)
-
-    def call(self, windows: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
-        """Return the logits (clips, n_labels) of windows (clips, n_rows, n_features).
-
-        ``seed``, int32 of shape (2,), draws dropout and shuffling and means training.
-        """
-        return self.answer(self.pooled(windows, seed), seed)
-
-    def answer(self, pooled: list[list[tf.Tensor]], seed: tf.Tensor | None = None) -> tf.Tensor:
-        """Return the logits for what `pooled` returned."""
-        vector = self.fusion(pooled)
-        if seed is not None and self.config.head_dropout:
-            rate, seed = self.config.head_dropout, _fold(seed, 1002)
-            vector = spatial_dropout(tf.transpose(vector)[:, :, None], rate, seed)
-            vector = tf.transpose(vector[:, :, 0])
-        return self._answer(vector)
-
-    def embed(self, windows: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
-        """Return the fused vector (clips, n_filters) that the output layers see."""
-        return self.fusion(self.pooled(windows, seed))
+        return np.random.default_rng(46).permutation(self.n_frames)
 
     def pooled(self, windows: tf.Tensor, seed: tf.Tensor | None = None) -> list[list[tf.Tensor]]:
         """Return what each block of each stream leaves, shape (clips, n_filters) each."""
@@ -505,47 +448,35 @@ class TimNet(keras.Model):
             for number, (stream, z) in enumerate(zip(self.streams, inputs, strict=True))
         ]
 
+    def answer(self, pooled: list[list[tf.Tensor]], seed: tf.Tensor | None = None) -> tf.Tensor:
+        """Return the logits for what `pooled` returned."""
+        vector = self.fusion(pooled)
+        if seed is not None and self.config.head_dropout:
+            rate, seed = self.config.head_dropout, _fold(seed, 1002)
+            vector = spatial_dropout(tf.transpose(vector)[:, :, None], rate, seed)
+            vector = tf.transpose(vector[:, :, 0])
+        return self._answer(vector)
+
     def _answer(self, vector: tf.Tensor) -> tf.Tensor:
         return self.output_layer(vector if self.hidden is None else self.hidden(vector))
 
-    def deploy(self, windows: np.ndarray) -> tf.types.experimental.ConcreteFunction:
-        """Return the graph for one window: (1, n_rows, n_features) to logits (1, n_labels).
+    def shares(self, windows: np.ndarray) -> list[Any]:
+        """Return the factors that `deploy` gives to each stream's blocks, by training windows."""
+        if self.config.fusion != "dynamic":
+            return [None] * len(self.streams)
+        return [[_shares(block) for block in blocks] for blocks in self.pooled(windows)]
 
-        ``windows``, float32 (n, n_rows, n_features), are training windows; the answers do not
-        depend on them, but how well int8 keeps them does.
-        """
-        shares: list[Any] = [None] * len(self.streams)
-        if self.config.fusion == "dynamic":
-            shares = [[self._shares(block) for block in blocks] for blocks in self.pooled(windows)]
-
-        def one_window(window: tf.Tensor) -> dict[str, tf.Tensor]:
-            if self.stem is not None:
-                z = self.stem.deploy(window)
-            else:
-                z = tf.reshape(window, (1, self.n_rows, 1, self.n_features))
-            inputs = [z] * len(self.streams)
-            if self.config.shuffle:
-                inputs[2] = tf.gather(z, self.order, axis=1)
-            each = zip(self.streams, inputs, shares, strict=True)
-            pooled = [stream.deploy(z, share) for stream, z, share in each]
-            return {"logits": self._deploy_head(pooled, shares)}
-
-        shape = tf.TensorSpec((1, self.n_rows, self.n_features), tf.float32, name="window")
-        return tf.function(one_window, autograph=False).get_concrete_function(shape)
-
-    def _shares(self, pooled: tf.Tensor) -> np.ndarray:
-        """Return factors, (n_filters,), that make ``pooled`` (clips, n_filters) equally large.
-
-        Large is what lies between the peak, which would leave a larger one no room, and the root
-        mean square, which would leave a steady one coarse steps.
-        """
-        values = np.asarray(pooled)
-        sizes = np.sqrt(np.abs(values).max(axis=0) * np.sqrt(np.mean(values**2, axis=0)))
-        # Assumed: what is smaller than that carries little.
-        sizes = np.maximum(sizes, max(sizes.max() / 32, 1e-6))
-        # int8 keeps the factors in 127 steps; so that it keeps them exactly, they are whole steps.
-        step = (1 / sizes).max() / 127
-        return np.rint(1 / sizes / step) * step
+    def deploy(self, window: tf.Tensor, shares: list[Any]) -> tf.Tensor:
+        """Map one window (1, rows, features) to logits (1, n_labels)."""
+        if self.stem is not None:
+            z = self.stem.deploy(window)
+        else:
+            z = tf.reshape(window, (1, self.n_frames, 1, -1))
+        inputs = [z] * len(self.streams)
+        if self.config.shuffle:
+            inputs[2] = tf.gather(z, self.order, axis=1)
+        each = zip(self.streams, inputs, shares, strict=True)
+        return self._deploy_head([stream.deploy(z, share) for stream, z, share in each], shares)
 
     def _deploy_head(self, pooled: list[list[tf.Tensor]], shares: list[Any]) -> tf.Tensor:
         if self.config.fusion != "dynamic":
@@ -568,6 +499,125 @@ class TimNet(keras.Model):
         answer = tf.nn.conv2d(vector, kernel[None, None], 1, "VALID") + dense.bias
         answer = tf.squeeze(answer, [1, 2])
         return answer if self.hidden is None else self.output_layer(tf.nn.relu(answer))
+
+
+def _shares(pooled: tf.Tensor) -> np.ndarray:
+    """Return factors, (n_filters,), that make ``pooled`` (clips, n_filters) equally large.
+
+    Large is what lies between the peak, which would leave a larger one no room, and the root
+    mean square, which would leave a steady one coarse steps.
+    """
+    values = np.asarray(pooled)
+    sizes = np.sqrt(np.abs(values).max(axis=0) * np.sqrt(np.mean(values**2, axis=0)))
+    # Assumed: what is smaller than that carries little.
+    sizes = np.maximum(sizes, max(sizes.max() / 32, 1e-6))
+    # int8 keeps the factors in 127 steps; so that it keeps them exactly, they are whole steps.
+    step = (1 / sizes).max() / 127
+    return np.rint(1 / sizes / step) * step
+
+
+@keras.saving.register_keras_serializable("ser")
+class TimNet(keras.Model):
+    """TIM-Net, or several that answer together, for windows of a fixed size.
+
+    Parameters
+    ----------
+    config : Config or dict of its fields
+        There is a member for each of its stems.
+    n_rows, n_features : int
+        Shape of one window of normalised features.
+    n_labels : int
+        Outputs; they are logits, the mean of the members'.
+    seed : int
+        Of the initial weights.
+    """
+
+    def __init__(
+        self,
+        config: Config | dict[str, Any],
+        n_rows: int,
+        n_features: int,
+        n_labels: int,
+        seed: int = 0,
+        **keras_arguments: Any,
+    ) -> None:
+        super().__init__(**keras_arguments)
+        self.config = config if isinstance(config, Config) else Config(**config)
+        self.n_rows, self.n_features, self.n_labels, self.seed = n_rows, n_features, n_labels, seed
+        self.members = [Member(self.config, stem, n_labels) for stem in self.config.stems]
+        self.build((None, n_rows, n_features))
+
+    def build(self, input_shape: tuple[int | None, int, int]) -> None:
+        for member in self.members:
+            member.build((self.n_rows, self.n_features))
+        # Drawn here, not by Keras's initializers: those share one generator with everything else
+        # in the process, so that a fold would depend on what ran before or beside it.
+        rng = np.random.default_rng(self.seed)
+        for variable in self.trainable_variables:
+            if len(variable.shape) == 2:
+                limit = np.sqrt(6 / sum(variable.shape))  # Cited: Glorot and Bengio (2010)
+                variable.assign(rng.uniform(-limit, limit, variable.shape))
+        self.built = True
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "config": dataclasses.asdict(self.config),
+            "n_rows": self.n_rows,
+            "n_features": self.n_features,
+            "n_labels": self.n_labels,
+            "seed": self.seed,
+        }
+
+    @property
+    def trunk(self) -> list[Any]:
+        """The variables of stems and streams: all but fusion, hidden layer and output."""
+        layers = [
+            layer
+            for member in self.members
+            for layer in (member.stem, *member.streams)
+            if layer is not None
+        ]
+        return [variable for layer in layers for variable in layer.weights]
+
+    def each(
+        self, windows: tf.Tensor, seed: tf.Tensor | None = None
+    ) -> list[tuple[list[tf.Tensor], tf.Tensor]]:
+        """Return what the blocks of each member leave, all streams', and its logits.
+
+        ``seed``, int32 of shape (2,), draws dropout and shuffling and means training.
+        """
+        found = []
+        for number, member in enumerate(self.members):
+            own = _fold(seed, 1030 + number)
+            pooled = member.pooled(windows, own)
+            found.append((list(itertools.chain(*pooled)), member.answer(pooled, own)))
+        return found
+
+    def call(self, windows: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
+        """Return the logits (clips, n_labels) of windows (clips, n_rows, n_features)."""
+        logits = [logits for _, logits in self.each(windows, seed)]
+        return sum(logits) / len(logits)
+
+    def embed(self, windows: tf.Tensor) -> tf.Tensor:
+        """Return the fused vectors (clips, n_members * n_filters) that the output layers see."""
+        vectors = [member.fusion(member.pooled(windows)) for member in self.members]
+        return tf.concat(vectors, axis=1)
+
+    def deploy(self, windows: np.ndarray) -> tf.types.experimental.ConcreteFunction:
+        """Return the graph for one window: (1, n_rows, n_features) to logits (1, n_labels).
+
+        ``windows``, float32 (n, n_rows, n_features), are training windows; the answers do not
+        depend on them, but how well int8 keeps them does.
+        """
+        shares = [member.shares(windows) for member in self.members]
+
+        def one_window(window: tf.Tensor) -> dict[str, tf.Tensor]:
+            each = zip(self.members, shares, strict=True)
+            logits = [member.deploy(window, share) for member, share in each]
+            return {"logits": sum(logits) / len(logits) if len(logits) > 1 else logits[0]}
+
+        shape = tf.TensorSpec((1, self.n_rows, self.n_features), tf.float32, name="window")
+        return tf.function(one_window, autograph=False).get_concrete_function(shape)
 
     def save_deployed(self, folder: str, windows: np.ndarray) -> None:
         """Write the graph of `deploy` as a SavedModel, which needs none of this code to be read."""

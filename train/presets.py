@@ -10,6 +10,9 @@ from typing import Any
 FUSIONS = ("dynamic", "static", "self", "cross")
 SCHEDULES = ("constant", "cosine")
 
+# Filters, taps in time, taps in frequency, stride in time, stride in frequency.
+ConvShape = tuple[int, int, int, int, int]
+
 
 @dataclass(frozen=True)
 class Config:
@@ -21,12 +24,13 @@ class Config:
         Temporal-aware blocks in each stream; block ``j`` has dilation ``2 ** j``.
     n_filters : int
         Channels of every block.
-    stem : tuple of (int, int, int, int, int)
-        Convolutions over time and frequency that the bands go through before the streams hear
-        them: filters, taps in time, taps in frequency, stride in time, stride in frequency. None in
-        the paper, whose features are cepstra.
+    stems : tuple of tuples of (int, int, int, int, int)
+        A TIM-Net for each. The stem is the convolutions over time and frequency that the bands go
+        through before its streams hear them: filters, taps in time, taps in frequency, stride in
+        time, stride in frequency. One without any in the paper, whose features are cepstra.
+        Several learn each on its own, and their logits' mean is the answer.
     beside : int
-        Features at the end of a row that are no bands and go past the stem.
+        Features at the end of a row that are no bands and go past a stem.
     bounded : bool
         Whether nothing exceeds 6, so that int8 keeps it in fine steps (ReLU6: Sandler et al., CVPR
         2018); the streams' entry, in the paper a product alone, is then normalised and clipped to
@@ -76,7 +80,7 @@ class Config:
     # Cited: the paper's section 3 and its published settings.
     n_blocks: int = 8
     n_filters: int = 39
-    stem: tuple[tuple[int, int, int, int, int], ...] = ()
+    stems: tuple[tuple[ConvShape, ...], ...] = ((),)
     beside: int = 0
     bounded: bool = False
     head_dropout: float = 0.0
@@ -105,14 +109,15 @@ class Config:
         if self.n_blocks < 1 or self.n_filters < 1 or self.batch_size < 1 or self.n_hidden < 0:
             raise ValueError("model: n_blocks, n_filters and batch_size must be at least 1")
         # A card holds lists.
-        object.__setattr__(self, "stem", tuple(tuple(conv) for conv in self.stem))
+        stems = tuple(tuple(tuple(conv) for conv in stem) for stem in self.stems)
+        object.__setattr__(self, "stems", stems)
         object.__setattr__(self, "speeds", tuple(self.speeds))
-        if any(len(conv) != 5 or min(conv) < 1 for conv in self.stem):
+        if not stems or any(len(conv) != 5 or min(conv) < 1 for stem in stems for conv in stem):
             raise ValueError(
-                "model: stem must hold (filters, taps in time and frequency, strides in time and "
-                f"frequency), not {self.stem}"
+                "model: stems must hold, for each network, any number of (filters, taps in time "
+                f"and frequency, strides in time and frequency), not {self.stems}"
             )
-        if self.beside and not self.stem:
+        if self.beside and not any(stems):
             raise ValueError("model: beside needs a stem to go past")
         rates = (
             "input_dropout",
@@ -132,36 +137,38 @@ class Config:
         if any(not 0.5 <= speed <= 2 for speed in self.speeds):
             raise ValueError(f"model: speeds must be in [0.5, 2], not {self.speeds}")
 
-    @property
-    def stride(self) -> int:
-        """Rows that one frame of the streams stands for."""
-        return math.prod(conv[3] for conv in self.stem)
-
     def dropout_of(self, block: int) -> float:
         """Return the spatial dropout rate of block 0 .. n_blocks - 1."""
         share = block / max(1, self.n_blocks - 1)
         return self.dropout + (self.dropout_last - self.dropout) * share
 
 
+def rows_per_frame(stem: tuple[ConvShape, ...]) -> int:
+    """Return how many rows one frame behind a stem stands for."""
+    return math.prod(conv[3] for conv in stem)
+
+
 def multiply_accumulates(config: Config, n_rows: int, n_features: int, n_labels: int) -> int:
     """Return the multiplications with a weight that one window costs, gates and pooling aside."""
-    total, width, n_frames = 0, n_features, n_rows
-    if config.stem:
-        width, n_bands = 1, n_features - config.beside
-        for n_filters, time_taps, band_taps, time_stride, band_stride in config.stem:
-            n_frames = -(-n_frames // time_stride)
-            n_bands = -(-n_bands // band_stride)
-            total += n_frames * n_bands * time_taps * band_taps * width * n_filters
-            width = n_filters
-        width = width * n_bands + config.beside * config.stride
-    block = 2 * 2 * config.n_filters**2
-    stream = width * config.n_filters + config.n_blocks * block
     n_streams = 3 if config.shuffle else 2
-    total += n_streams * n_frames * stream
     # Behind the dynamic fusion, the first layer sees all blocks of all streams at once.
     n_vectors = n_streams * config.n_blocks if config.fusion == "dynamic" else 1
     head = [n_vectors * config.n_filters, *([config.n_hidden] if config.n_hidden else []), n_labels]
-    return total + sum(a * b for a, b in itertools.pairwise(head))
+    total = 0
+    for stem in config.stems:
+        n_frames, width = n_rows, n_features
+        if stem:
+            width, n_bands = 1, n_features - config.beside
+            for n_filters, time_taps, band_taps, time_stride, band_stride in stem:
+                n_frames = -(-n_frames // time_stride)
+                n_bands = -(-n_bands // band_stride)
+                total += n_frames * n_bands * time_taps * band_taps * width * n_filters
+                width = n_filters
+            width = width * n_bands + config.beside * rows_per_frame(stem)
+        stream = width * config.n_filters + config.n_blocks * 2 * 2 * config.n_filters**2
+        total += n_streams * n_frames * stream
+        total += sum(a * b for a, b in itertools.pairwise(head))
+    return total
 
 
 # Cited: the improvements. Assumed: their rates (input 0.1, growing from 0.1 to 0.3) and gamma 2,
@@ -170,10 +177,10 @@ _TD: dict[str, Any] = {"input_dropout": 0.1, "dropout": 0.1, "dropout_last": 0.3
 _CL: dict[str, Any] = {"n_hidden": 128, "focal_gamma": 2.0}
 
 _LIVE = Config(
-    stem=((20, 4, 5, 4, 2), (28, 1, 3, 1, 2), (32, 1, 3, 1, 2)),
+    stems=(((20, 4, 5, 4, 2), (28, 1, 3, 1, 2), (32, 1, 3, 1, 2)), ()),
     beside=2,
     bounded=True,
-    n_filters=48,
+    n_filters=36,
     n_blocks=4,
     head_dropout=0.3,
     dropout=0.2,
