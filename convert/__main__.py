@@ -93,7 +93,9 @@ def run(args: argparse.Namespace) -> None:
             report(out, trained.name, args, models, checked_on(card, args.waveform))
             for model in accepted:
                 move_into(model.path.with_suffix(".json"), out)
-                print(move_into(model.path, out))
+                move_into(model.path, out)
+            for model in accepted:  # a reader who leaves early finds all or nothing
+                print(out / model.path.name)
     if refused := [refusal(model) for model in models if not model.within]:
         raise ModelError("; ".join(refused))
 

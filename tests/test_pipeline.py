@@ -361,6 +361,17 @@ def test_a_tflite_model_names_its_input_and_its_output_alone(holdout_run, tmp_pa
     assert signatures == {"serving_default": {"inputs": ["window"], "outputs": ["logits"]}}
 
 
+def test_a_reader_who_leaves_early_gets_all_models_nevertheless(holdout_run, tmp_path, monkeypatch):
+    def pipe_closed_at_the_first_path(*said, **how):
+        if isinstance(said[0], Path):
+            raise BrokenPipeError
+
+    monkeypatch.setattr("convert.__main__.print", pipe_closed_at_the_first_path, raising=False)
+    kinds = ["float32", "int8"]
+    convert([str(holdout_run), "--out", str(tmp_path), "--precision", *kinds])
+    assert sorted(p.name.split(".")[1] for p in tmp_path.glob("*.tflite")) == kinds
+
+
 def test_a_model_that_strays_is_not_written(holdout_run, tmp_path, monkeypatch, capsys):
     strict = parity.Tolerance(prob_difference=0.0, agreement=1.0, uar_loss=0.0)
     monkeypatch.setitem(parity.TOLERANCES, "int8", strict)

@@ -375,10 +375,10 @@ def model_card() -> str:
     taught = ""
     if about["model"]["taught"]:
         taught = """
-In training it also learnt to predict what the lower half of Whisper tiny's encoder (Radford et al.,
-2023, MIT licence) makes of the same speech (`train/teacher.py`)."""
+In training they also learnt to predict what the lower half of Whisper tiny's encoder (Radford et
+al., 2023, MIT licence) makes of the same speech (`train/teacher.py`)."""
     if start := about.get("pretrained"):
-        taught += f""" It had learnt that
+        taught += f""" They had learnt that
 before, without labels, from {start["n_clips"]} clips of {start["n_voices"]} other voices
 ({start["licence"]}; `train/pretrain.py`)."""
     return f"""# {MODEL.name}
@@ -389,9 +389,10 @@ Which of {", ".join(card.labels)} a voice sounds like. Written by `python -m tra
 {", ".join(about["speakers"])}. Speakers {" and ".join(about["held_out_speakers"])} are in no
 training clip.
 
-**Model.** Preset `{about["preset"]}`, {about["epochs"]} epochs, the last one taken; windows of
-{card.window_s:.2g} s of {card.frontend.n_mels} log-mel bands, pitch and voicing, normalised by what
-is heard of the speaker (`edge/speaker.py`).{taught}
+**Model.** Preset `{about["preset"]}`: {len(about["model"]["stems"])} networks that learn each on
+its own and answer with the mean of their logits; {about["epochs"]} epochs, the last one taken;
+windows of {card.window_s:.2g} s of {card.frontend.n_mels} log-mel bands, pitch and voicing,
+normalised by what is heard of the speaker (`edge/speaker.py`).{taught}
 
 **Intended use.** Research, art, games, self-observation; on the device, with the consent of those
 who are heard. **Not** for judging anyone, and not at work or in schools, where the EU's AI Act
