@@ -317,11 +317,11 @@ def test_all_four_precisions_answer_like_the_trained_model(holdout_run, tmp_path
         assert np.abs(answers - logits).max() < limit, precision
         assert stored["models"][precision]["within"]
         # Lean: padding and products, nothing that only the layer's way of writing needs. Slices
-        # take the pitch past the stem.
+        # take the pitch past the stem; the networks' answers are added.
         operators = stored["models"][precision]["operators"]
         allowed = {
-            "CONCATENATION", "CONV_2D", "DEQUANTIZE", "FULLY_CONNECTED", "LOGISTIC", "MUL", "PAD",
-            "RESHAPE", "STRIDED_SLICE", "SUB", "TRANSPOSE",
+            "ADD", "CONCATENATION", "CONV_2D", "DEQUANTIZE", "FULLY_CONNECTED", "LOGISTIC", "MUL",
+            "PAD", "RESHAPE", "STRIDED_SLICE", "SUB", "TRANSPOSE",
         }  # fmt: skip
         assert set(operators) <= allowed, precision
         assert precision == "float16" or "DEQUANTIZE" not in operators
