@@ -124,8 +124,8 @@ def test_a_network_learns_its_lessons_besides_the_labels():
     assert len(trainer.model.weights) == len(untaught.model.weights)
 
     def loss():
-        pooled = [np.array(b) for blocks in trainer.model.pooled(windows) for b in blocks]
-        predicted = np.array(trainer._pupil(np.concatenate(pooled, axis=1)))
+        ((blocks, _),) = trainer.model.each(windows)
+        predicted = np.array(trainer._pupils[0](np.concatenate(blocks, axis=1)))
         return float(np.mean((predicted - lessons)[:, :8] ** 2))
 
     trainer.reset(0)
