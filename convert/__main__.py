@@ -91,11 +91,12 @@ def run(args: argparse.Namespace) -> None:
                 print(args.bundle)
         else:
             report(out, trained.name, args, models, checked_on(card, args.waveform))
+            paths = []
             for model in accepted:
                 move_into(model.path.with_suffix(".json"), out)
-                move_into(model.path, out)
-            for model in accepted:  # a reader who leaves early finds all or nothing
-                print(out / model.path.name)
+                paths.append(move_into(model.path, out))
+            for path in paths:  # a reader who leaves early finds all or nothing
+                print(path)
     if refused := [refusal(model) for model in models if not model.within]:
         raise ModelError("; ".join(refused))
 

@@ -516,6 +516,11 @@ def _shares(pooled: tf.Tensor) -> np.ndarray:
     return np.rint(1 / sizes / step) * step
 
 
+def _mean(logits: list[tf.Tensor]) -> tf.Tensor:
+    """Return the mean of the members' logits; one member's go out without an operator more."""
+    return logits[0] if len(logits) == 1 else sum(logits) / len(logits)
+
+
 @keras.saving.register_keras_serializable("ser")
 class TimNet(keras.Model):
     """TIM-Net, or several that answer together, for windows of a fixed size.
@@ -595,8 +600,7 @@ class TimNet(keras.Model):
 
     def call(self, windows: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
         """Return the logits (clips, n_labels) of windows (clips, n_rows, n_features)."""
-        logits = [logits for _, logits in self.each(windows, seed)]
-        return sum(logits) / len(logits)
+        return _mean([logits for _, logits in self.each(windows, seed)])
 
     def embed(self, windows: tf.Tensor) -> tf.Tensor:
         """Return the fused vectors (clips, n_members * n_filters) that the output layers see."""
@@ -613,8 +617,7 @@ class TimNet(keras.Model):
 
         def one_window(window: tf.Tensor) -> dict[str, tf.Tensor]:
             each = zip(self.members, shares, strict=True)
-            logits = [member.deploy(window, share) for member, share in each]
-            return {"logits": sum(logits) / len(logits) if len(logits) > 1 else logits[0]}
+            return {"logits": _mean([member.deploy(window, share) for member, share in each])}
 
         shape = tf.TensorSpec((1, self.n_rows, self.n_features), tf.float32, name="window")
         return tf.function(one_window, autograph=False).get_concrete_function(shape)
