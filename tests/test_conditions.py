@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import soundfile
@@ -11,6 +13,7 @@ from train.conditions import (
     Surroundings,
     answer,
     conditions,
+    evened,
     false_alarms,
     heard_in,
     others_of,
@@ -61,6 +64,31 @@ def test_noise_lies_as_far_below_the_voice_as_its_name_says(spoken, name):
 def test_the_first_seconds_are_the_first_seconds(spoken):
     (short,) = heard_in(conditions(AROUND, spoken, RATE)["first 0.5 s"], spoken[:1])
     assert np.array_equal(short.samples, spoken[0].samples[: RATE // 2])
+
+
+def test_a_room_that_was_measured_with_a_clap_loses_the_colour_of_the_clap():
+    rng = np.random.default_rng(0)
+    time_s = np.arange(RATE // 2) / RATE
+    room = 0.3 * rng.normal(size=len(time_s)) * 10 ** (-3 * time_s / 0.4)
+    room[0] = 3.0
+    # A resonance: most of such a sound lies around 2 kHz.
+    clap = np.sin(2 * np.pi * 2000 * time_s) * np.exp(-time_s / 0.001)
+    measured = np.convolve(room, clap)[: len(room)]
+
+    def bands_db(response):
+        power = np.abs(np.fft.rfft(response)) ** 2
+        hz = np.fft.rfftfreq(len(response), 1 / RATE)
+        edges = [250, 500, 1000, 2000, 4000, 7000]
+        return 10 * np.log10(
+            [np.mean(power[(hz >= a) & (hz < b)]) for a, b in itertools.pairwise(edges)]
+        )
+
+    assert np.ptp(bands_db(measured)) > 15
+    even = evened(measured, RATE)
+    assert np.ptp(bands_db(even)) < np.ptp(bands_db(room)) + 2
+    assert np.argmax(np.abs(even)) <= 2
+    fades = [np.sum(x[RATE // 10 :] ** 2) / np.sum(x**2) for x in (room, even)]
+    assert fades[1] == pytest.approx(fades[0], rel=0.5)
 
 
 def test_what_is_known_of_a_speaker_comes_from_their_other_clips():
