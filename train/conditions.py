@@ -28,6 +28,7 @@ from edge.enroll import heard_s
 from edge.errors import SerError, count, exit_code
 from edge.events import Clip as ClipEvent
 from edge.events import Estimate, Utterance
+from edge.frontend import LOG_MEL
 from edge.gate import SpeechGate
 from edge.leaning import Voice
 from edge.machine import hardware
@@ -52,7 +53,8 @@ ROOM, EVEN_ROOM = "room", "room, without the colour of the clap"
 KNOWN_IN = (ROOM, EVEN_ROOM, "telephone")
 KNOWN_IN_S = 30.0  # half a minute of a speaker who stays there
 DIRECT_S = 0.02  # Assumed: of an impulse response, what tells how the sound in it was made.
-EVEN_OVER, EVEN_FROM_HZ = 2 ** (1 / 6), 50.0  # a third of an octave; the lowest that is heard
+# Assumed: its colour is smoothed this far to either side, a third of an octave in all.
+EVEN_OVER = 2 ** (1 / 6)
 N_BABBLE = 6  # Assumed: voices in a babble.
 BLOCK_SAMPLES = 1600
 
@@ -204,7 +206,7 @@ def evened(response: np.ndarray, rate_hz: int) -> np.ndarray:
     n = 2 * len(response)
     hz = np.fft.rfftfreq(n, 1 / rate_hz)
     direct = np.abs(np.fft.rfft(response[: round(DIRECT_S * rate_hz)], n)) ** 2
-    centres = np.maximum(hz, EVEN_FROM_HZ)
+    centres = np.maximum(hz, LOG_MEL.low_hz)  # nothing below it is heard
     low, high = np.searchsorted(hz, centres / EVEN_OVER), np.searchsorted(hz, centres * EVEN_OVER)
     sums = np.concatenate([[0.0], np.cumsum(direct)])
     cepstrum = np.fft.irfft(np.log((sums[high] - sums[low]) / (high - low)) / 2, n)
