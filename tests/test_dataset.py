@@ -75,6 +75,29 @@ def test_training_knows_of_a_speaker_what_was_drawn(monkeypatch, known_of, known
     assert drawn == {round(float(value), 4) for value in expected}
 
 
+def test_who_is_known_sounds_alike_through_every_microphone(monkeypatch):
+    rng = np.random.default_rng(0)
+    rows = rng.normal(-50, 10, size=(2000, LOG_MEL.n_features)).astype("f4")
+    clip = (Heard(rows, np.ones(len(rows), bool)),)
+    frontend = LOG_MEL.with_normalization(rows)
+
+    def windows(known_of):
+        monkeypatch.setattr("train.dataset.P_KNOWN", {known_of: 1.0})
+        return [
+            TrainingWindows(
+                [clip], ["a"], np.zeros(1, int), frontend, len(rows), microphones=share
+            ).draw(np.random.default_rng(1))[0][0]
+            for share in (0.0, 0.99)
+        ]
+
+    usual, other = windows("all")
+    np.testing.assert_allclose(other, usual, atol=0.3)
+    short = dataclasses.replace(clip[0], rows=rows[:20], speech=np.ones(20, bool))
+    clip, rows = (short,), rows[:20]
+    usual, other = windows("nothing")
+    assert np.abs(other - usual).max() > 0.5
+
+
 def test_training_hears_of_a_clip_what_the_device_hears(clips):
     model = Model()
     frontend = model.card.frontend

@@ -55,6 +55,7 @@ VARIANTS: dict[str, Changes] = {
         {"stems": ((),), "beside": 0, "n_filters": 48, **RANDOM}, {}, STREAM_WINDOW_S,
     ),
     "dropout as in the paper": ({"dropout": 0.1, "dropout_last": 0.1}, {}, STREAM_WINDOW_S),
+    "one microphone": ({"microphones": 0.0}, {}, STREAM_WINDOW_S),
     "no noise": ({"n_noisy": 0}, {}, STREAM_WINDOW_S),
     "no other speeds": ({"speeds": ()}, {}, STREAM_WINDOW_S),
     "without pitch and voicing": (

@@ -1,9 +1,10 @@
 """Other circumstances for the same clip: another tempo and pitch, room, noise and microphone.
 
-A speaker keeps a circumstance over all clips, as a person keeps a room and a microphone; so what an
-adaptive front end gets to know of them in training is what it will get to know on the device.
-Everything is synthetic: no recording of a noise or a room is needed to train, and those that the
-model is tested with are new to it.
+A speaker keeps a circumstance over all clips, as a person keeps a room; so what an adaptive front
+end gets to know of them in training is what it will get to know on the device. A microphone only
+shifts log-mel features, so there is another one whenever a window is drawn. Everything is
+synthetic: no recording of a noise or a room is needed to train, and those that the model is tested
+with are new to it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import soxr
 
+from edge.frontend import Frontend, dct_basis, mel_centres_hz
 from edge.study import in_room
 
 # Assumed, all of them: what a microphone meets in a flat or an office.
@@ -24,8 +26,9 @@ COLOUR = (0.0, 2.0)  # power falls as 1 / f ** colour: 0 is white, 1 pink, 2 bro
 ROOM_COLOUR = (0.0, 1.0)  # the same of a room's reverberation: walls swallow high tones first
 # A microphone, and a room whose walls ring, lift some frequencies and lose others.
 RESPONSE_HZ = (100.0, 300.0, 1000.0, 3000.0, 8000.0)
-RESPONSE_DB = (-10.0, 10.0)
-P_ROOM, P_TELEPHONE, P_RESPONSE = 0.5, 0.25, 0.5
+RESPONSE_DB = (-12.0, 12.0)
+LOUD_DB = (0.0, 12.0)  # of the loudest sample over what a recorder can hold
+P_ROOM, P_TELEPHONE, P_LOUD = 0.5, 0.25, 0.25
 LOW_EDGE_HZ, HIGH_EDGE_HZ = (200.0, 400.0), (3000.0, 4000.0)  # around TELEPHONE_HZ
 
 
@@ -42,8 +45,8 @@ class Circumstance:
         Level of the speech over a noise, and how the noise's power falls with frequency.
     room : float32, shape (n,), or None
         Impulse response.
-    response_db : tuple of float or None
-        Gain of the microphone at `RESPONSE_HZ`.
+    loud_db : float or None
+        Level of the loudest sample over full scale, where it is clipped.
     band_hz : (float, float) or None
         What is left of the spectrum, as by a telephone.
     """
@@ -52,7 +55,7 @@ class Circumstance:
     snr_db: float | None = None
     colour: float = 0.0
     room: np.ndarray | None = None
-    response_db: tuple[float, ...] | None = None
+    loud_db: float | None = None
     band_hz: tuple[float, float] | None = None
 
 
@@ -67,11 +70,7 @@ def circumstances(
             snr_db=float(rng.uniform(*SNR_DB)),
             colour=float(rng.uniform(*COLOUR)),
             room=room(rate_hz, rng) if rng.random() < P_ROOM else None,
-            response_db=(
-                tuple(rng.uniform(*RESPONSE_DB, len(RESPONSE_HZ)).tolist())
-                if rng.random() < P_RESPONSE
-                else None
-            ),
+            loud_db=float(rng.uniform(*LOUD_DB)) if rng.random() < P_LOUD else None,
             band_hz=(
                 (float(rng.uniform(*LOW_EDGE_HZ)), float(rng.uniform(*HIGH_EDGE_HZ)))
                 if rng.random() < P_TELEPHONE
@@ -104,8 +103,8 @@ def changed(
         samples = reverberant(samples, how.room)
     if how.snr_db is not None:
         samples = with_noise(samples, noise(len(samples), how.colour, rng), how.snr_db)
-    if how.response_db is not None:
-        samples = coloured(samples, rate_hz, how.response_db)
+    if how.loud_db is not None:
+        samples = clipped(samples, how.loud_db)
     if how.band_hz is not None:
         samples = band(samples, rate_hz, *how.band_hz)
     return samples.astype(np.float32, copy=False)
@@ -131,17 +130,10 @@ def with_noise(samples: np.ndarray, added: np.ndarray, snr_db: float) -> np.ndar
     return (samples + added * np.sqrt(ratio / 10 ** (snr_db / 10))).astype(np.float32)
 
 
-def coloured(samples: np.ndarray, rate_hz: int, response_db: tuple[float, ...]) -> np.ndarray:
-    """Return ``samples`` through a microphone of that gain at `RESPONSE_HZ`, as loud as before.
-
-    Between those frequencies the gain in dB is linear over their logarithm, beyond them constant.
-    """
-    spectrum = np.fft.rfft(samples)
-    frequency = np.maximum(np.fft.rfftfreq(len(samples), 1 / rate_hz), RESPONSE_HZ[0])
-    gain = 10 ** (np.interp(np.log(frequency), np.log(RESPONSE_HZ), response_db) / 20)
-    heard = np.fft.irfft(spectrum * gain, len(samples))
-    level = np.sqrt(np.mean(samples**2) / max(np.mean(heard**2), 1e-12))
-    return (heard * level).astype(np.float32)
+def clipped(samples: np.ndarray, loud_db: float) -> np.ndarray:
+    """Return ``samples`` so loud that the loudest would be ``loud_db`` over full scale, clipped."""
+    loudest = max(float(np.abs(samples).max(initial=0)), 1e-12)
+    return np.clip(samples * (10 ** (loud_db / 20) / loudest), -1, 1).astype(np.float32)
 
 
 def band(samples: np.ndarray, rate_hz: int, low_hz: float, high_hz: float) -> np.ndarray:
@@ -150,3 +142,17 @@ def band(samples: np.ndarray, rate_hz: int, low_hz: float, high_hz: float) -> np
     frequency = np.fft.rfftfreq(len(samples), 1 / rate_hz)
     spectrum[(frequency < low_hz) | (frequency > high_hz)] = 0
     return np.fft.irfft(spectrum, len(samples)).astype(np.float32)
+
+
+def microphone(frontend: Frontend, rng: np.random.Generator) -> np.ndarray:
+    """Return what another microphone adds to every feature row, float32 (n_features,).
+
+    Its gains at `RESPONSE_HZ` are drawn; between those frequencies the gain in dB is linear over
+    their logarithm, beyond them constant. Pitch and voicing stay what they are.
+    """
+    gains = rng.uniform(*RESPONSE_DB, len(RESPONSE_HZ))
+    added = np.interp(np.log(mel_centres_hz(frontend)), np.log(RESPONSE_HZ), gains)
+    if frontend.n_mfcc:
+        added = added @ dct_basis(frontend.n_mels, frontend.n_mfcc)
+    rest = np.zeros(frontend.n_features - len(added))
+    return np.concatenate([added, rest]).astype(np.float32)

@@ -17,7 +17,7 @@ from edge.gate import CHUNK_SAMPLES, VOICE_RATE_HZ, SpeechGate
 from edge.recognizer import HOP_S, hop_rows, window_starts
 from edge.speaker import SpeakerNorm, Statistics
 from train import teacher
-from train.augment import Circumstance, changed, circumstances
+from train.augment import Circumstance, changed, circumstances, microphone
 from train.corpora import Corpus
 
 # Cited: TIM-Net's published input lengths, in samples at 22 050 Hz. Assumed for other corpora.
@@ -216,6 +216,9 @@ class TrainingWindows:
     Where a clip is shorter than a window, and in a share ``short`` of the draws, there is less in
     a window than it holds, as at the beginning of an utterance.
 
+    In a share ``microphones`` of the draws, another microphone hears the speaker
+    (`train.augment.microphone`), what is known of them included.
+
     An adaptive front end is at a random point of getting to know the speaker (`P_KNOWN`): it has
     heard the window alone, a few clips more, a few in one mood alone, or all clips of the speaker.
 
@@ -226,7 +229,7 @@ class TrainingWindows:
         With mean and scale.
     n_rows : int
         Length of a window.
-    short, n_noisy
+    short, n_noisy, microphones
         See `train.presets.Config`.
     """
 
@@ -239,8 +242,9 @@ class TrainingWindows:
         n_rows: int,
         short: float = 0.0,
         n_noisy: int = 0,
+        microphones: float = 0.0,
     ) -> None:
-        self._short, self._n_noisy = short, n_noisy
+        self._short, self._n_noisy, self._microphones = short, n_noisy, microphones
         self._clips, self._speakers, self._n_rows = clips, speakers, n_rows
         self._frontend = frontend
         self._row_s = frontend.hop_samples / frontend.sample_rate_hz
@@ -277,11 +281,16 @@ class TrainingWindows:
         here = slice(start, min(start + n_rows, len(heard.rows)))
         span = (here.start * self._row_s * heard.speed, here.stop * self._row_s * heard.speed)
         window = filled(heard.rows[here], self._n_rows)
+        added = np.zeros(window.shape[1], np.float32)
+        if self._microphones and rng.random() < self._microphones:
+            added = microphone(self._frontend, rng)
         if not self._frontend.adapt_s:
-            return self._frontend.normalize(window), span
+            return self._frontend.normalize(window + added), span
         spoken = heard.rows[here][heard.speech[here]]
         known = self._known(clip, version, spoken, rng)
-        return SpeakerNorm(self._frontend, known).normalize(window), span
+        if known is not None:
+            known = dataclasses.replace(known, mean=known.mean + added)
+        return SpeakerNorm(self._frontend, known).normalize(window + added), span
 
     def _version(self, rng: np.random.Generator) -> int:
         n_quiet = self._n_versions - self._n_noisy

@@ -285,7 +285,7 @@ def run_fold(job: Job) -> Result:
     frontend = measured(job.frontend, job.train, job.train_speakers)
     training = TrainingWindows(
         job.train, job.train_speakers, job.train_labels, frontend, job.n_rows,
-        job.config.short, job.config.n_noisy,
+        job.config.short, job.config.n_noisy, job.config.microphones,
     )  # fmt: skip
     lessons = None
     if job.config.taught:

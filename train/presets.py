@@ -69,6 +69,8 @@ class Config:
         Share of the training windows that hold less than a window, repeated until it is full.
     n_noisy : int
         Rooms with noise in which every speaker is also heard in training; see `train.augment`.
+    microphones : float
+        Share of the training windows that another microphone hears, a new one each time.
     taught : float
         Weight of the loss in predicting what the teacher makes of a window, beside the loss in
         predicting its label; see `train.teacher`.
@@ -102,6 +104,7 @@ class Config:
     speeds: tuple[float, ...] = ()
     short: float = 0.0
     n_noisy: int = 0
+    microphones: float = 0.0
     taught: float = 0.0
     pretrained: bool = False
 
@@ -126,6 +129,7 @@ class Config:
             "head_dropout",
             "label_smoothing",
             "short",
+            "microphones",
         )
         for name in rates:
             if not 0 <= getattr(self, name) < 1:
@@ -193,6 +197,7 @@ _LIVE = Config(
     speeds=(0.85, 0.9, 0.95, 1.05, 1.1, 1.15),
     short=0.3,
     n_noisy=8,
+    microphones=0.5,
     taught=1.0,
     pretrained=True,
 )
