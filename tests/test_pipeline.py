@@ -381,6 +381,16 @@ def test_a_model_that_strays_is_not_written(holdout_run, tmp_path, monkeypatch, 
     assert [p.name for p in tmp_path.glob("*.tflite")] == ["emodb-timnet-live.float32.tflite"]
 
 
+@pytest.mark.parametrize(("ahead", "within"), [(0.004, True), (0.03, False)])
+def test_a_label_that_is_as_likely_is_as_good(ahead, within):
+    probs = np.tile([0.5 - ahead / 2, 0.5 + ahead / 2], (4, 1))
+    held_out = {"windows": probs[:, ::-1], "logits": np.log(probs), "owners": np.arange(4)}
+    allowed = parity.Tolerance(prob_difference=0.1, agreement=1.0, uar_loss=0.0)
+    card = dataclasses.replace(Model().card, temperature=1.0)
+    found = parity.measure(lambda swapped: swapped, held_out, card, allowed)
+    assert (found.agreement, found.within) == (0, within)
+
+
 def test_a_run_of_many_models_asks_which(loso_run, tmp_path, capsys):
     assert convert([str(loso_run)]) == 1
     assert "holds 3 models; name one" in capsys.readouterr().err
