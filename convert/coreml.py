@@ -127,7 +127,7 @@ def compress(model: MLModel, precision: str, inputs: Inputs | None = None) -> ML
     # up for the other.
     ends, layers = {*_first_layers(model), *_last_layers(model)}, {}
     for name, moment in inputs.moments.items():
-        bits = 6 if name in ends else n_bits
+        bits = n_bits + 2 if name in ends else n_bits
 
         def rounded(
             weight: np.ndarray, moment: np.ndarray = moment, bits: int = bits
