@@ -44,18 +44,18 @@ RANDOM = {"pretrained": False}  # networks of another shape can only start from 
 CONVS = PRESETS["timnet-live"].stems[:1]
 VARIANTS: dict[str, Changes] = {
     RECIPE: ({}, {}, STREAM_WINDOW_S),
-    "the training set's mean and deviation for everybody": ({}, {"adapt_s": 0.0}, STREAM_WINDOW_S),
-    "not pretrained": (RANDOM, {}, STREAM_WINDOW_S),
-    "not taught by a larger network": ({"taught": 0.0}, {}, STREAM_WINDOW_S),
-    "the lesson counting three times as much": ({"taught": 3.0}, {}, STREAM_WINDOW_S),
+    "one microphone": ({"microphones": 0.0}, {}, STREAM_WINDOW_S),
     "one network of 48 filters, behind convolutions": (
         {"stems": CONVS, "n_filters": 48, **RANDOM}, {}, STREAM_WINDOW_S,
     ),
     "one network of 48 filters, without": (
         {"stems": ((),), "beside": 0, "n_filters": 48, **RANDOM}, {}, STREAM_WINDOW_S,
     ),
+    "the training set's mean and deviation for everybody": ({}, {"adapt_s": 0.0}, STREAM_WINDOW_S),
+    "not pretrained": (RANDOM, {}, STREAM_WINDOW_S),
+    "not taught by a larger network": ({"taught": 0.0}, {}, STREAM_WINDOW_S),
+    "the lesson counting three times as much": ({"taught": 3.0}, {}, STREAM_WINDOW_S),
     "dropout as in the paper": ({"dropout": 0.1, "dropout_last": 0.1}, {}, STREAM_WINDOW_S),
-    "one microphone": ({"microphones": 0.0}, {}, STREAM_WINDOW_S),
     "no noise": ({"n_noisy": 0}, {}, STREAM_WINDOW_S),
     "no other speeds": ({"speeds": ()}, {}, STREAM_WINDOW_S),
     "without pitch and voicing": (
