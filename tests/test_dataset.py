@@ -18,6 +18,7 @@ from train.dataset import (
     corpus_features,
     device_windows,
 )
+from train.presets import Config
 
 N_ROWS, N_CLIPS = 8, 400
 FRONTEND = dataclasses.replace(
@@ -30,8 +31,9 @@ def drawn(n_noisy, short=0.0):
     speech = np.ones(20, bool)
     clip = tuple(Heard(np.full((20, STREAM.n_features), v, np.float32), speech) for v in range(5))
     windows = TrainingWindows(
-        [clip] * N_CLIPS, ["a"] * N_CLIPS, np.zeros(N_CLIPS, int), FRONTEND, N_ROWS, short, n_noisy
-    )
+        [clip] * N_CLIPS, ["a"] * N_CLIPS, np.zeros(N_CLIPS, int), FRONTEND, N_ROWS,
+        Config(short=short, n_noisy=n_noisy),
+    )  # fmt: skip
     return windows.draw(np.random.default_rng(0))[0]
 
 
@@ -66,7 +68,7 @@ def test_training_knows_of_a_speaker_what_was_drawn(monkeypatch, known_of, known
     clips = [(Heard(r, speech),) for r in rows]
     n = LOG_MEL.n_features
     frontend = dataclasses.replace(LOG_MEL, mean=(0.0,) * n, scale=(1.0,) * n)
-    windows = TrainingWindows(clips, ["a"] * 3, np.array([0, 0, 1]), frontend, N_ROWS)
+    windows = TrainingWindows(clips, ["a"] * 3, np.array([0, 0, 1]), frontend, N_ROWS, Config())
     rng = np.random.default_rng(0)
     # What the first clip's pitch, which no level moves, looks like after each draw.
     drawn = {round(float(windows.draw(rng)[0][0, 0, -1]), 4) for _ in range(100)}
@@ -85,7 +87,7 @@ def test_who_is_known_sounds_alike_through_every_microphone(monkeypatch):
         monkeypatch.setattr("train.dataset.P_KNOWN", {known_of: 1.0})
         return [
             TrainingWindows(
-                [clip], ["a"], np.zeros(1, int), frontend, len(rows), microphones=share
+                [clip], ["a"], np.zeros(1, int), frontend, len(rows), Config(microphones=share)
             ).draw(np.random.default_rng(1))[0][0]
             for share in (0.0, 0.99)
         ]

@@ -96,7 +96,8 @@ def test_a_window_says_which_seconds_of_its_clip_it_holds():
         )
         for n, speed in ((300, 1.0), (200, 1.5))
     )
-    windows = TrainingWindows([clip] * 50, ["a"] * 50, np.zeros(50, int), frontend, 100, short=0.5)
+    config = Config(short=0.5)
+    windows = TrainingWindows([clip] * 50, ["a"] * 50, np.zeros(50, int), frontend, 100, config)
     drawn, spans_s = windows.draw(np.random.default_rng(0))
     np.testing.assert_allclose(spans_s[:, 0], drawn[:, 0, 0], atol=1e-5)
     assert np.ptp(spans_s[:, 1] - spans_s[:, 0]) > 0.3  # some are not full

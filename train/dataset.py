@@ -19,6 +19,7 @@ from edge.speaker import SpeakerNorm, Statistics
 from train import teacher
 from train.augment import Circumstance, changed, circumstances, microphone
 from train.corpora import Corpus
+from train.presets import Config
 
 # Cited: TIM-Net's published input lengths, in samples at 22 050 Hz. Assumed for other corpora.
 PUBLISHED_SAMPLES = {"emodb": 96_000, "savee": 130_000, "iemocap": 310_000}
@@ -213,10 +214,10 @@ def filled(rows: np.ndarray, n_rows: int) -> np.ndarray:
 class TrainingWindows:
     """Draws a window of each clip, an epoch at a time.
 
-    Where a clip is shorter than a window, and in a share ``short`` of the draws, there is less in
-    a window than it holds, as at the beginning of an utterance.
+    Where a clip is shorter than a window, and in a share ``config.short`` of the draws, there is
+    less in a window than it holds, as at the beginning of an utterance.
 
-    In a share ``microphones`` of the draws, another microphone hears the speaker
+    In a share ``config.microphones`` of the draws, another microphone hears the speaker
     (`train.augment.microphone`), what is known of them included.
 
     An adaptive front end is at a random point of getting to know the speaker (`P_KNOWN`): it has
@@ -229,8 +230,8 @@ class TrainingWindows:
         With mean and scale.
     n_rows : int
         Length of a window.
-    short, n_noisy, microphones
-        See `train.presets.Config`.
+    config : Config
+        Of which ``short``, ``n_noisy`` and ``microphones`` count here.
     """
 
     def __init__(
@@ -240,11 +241,9 @@ class TrainingWindows:
         labels: np.ndarray,
         frontend: Frontend,
         n_rows: int,
-        short: float = 0.0,
-        n_noisy: int = 0,
-        microphones: float = 0.0,
+        config: Config,
     ) -> None:
-        self._short, self._n_noisy, self._microphones = short, n_noisy, microphones
+        self._config = config
         self._clips, self._speakers, self._n_rows = clips, speakers, n_rows
         self._frontend = frontend
         self._row_s = frontend.hop_samples / frontend.sample_rate_hz
@@ -275,14 +274,14 @@ class TrainingWindows:
     ) -> tuple[np.ndarray, tuple[float, float]]:
         version = self._version(rng)
         heard, n_rows = self._clips[clip][version], self._n_rows
-        if self._short and rng.random() < self._short:
+        if self._config.short and rng.random() < self._config.short:
             n_rows = int(rng.integers(min(self._short_rows, n_rows), n_rows + 1))
         start = int(rng.integers(max(0, len(heard.rows) - n_rows) + 1))
         here = slice(start, min(start + n_rows, len(heard.rows)))
         span = (here.start * self._row_s * heard.speed, here.stop * self._row_s * heard.speed)
         window = filled(heard.rows[here], self._n_rows)
         added = np.zeros(window.shape[1], np.float32)
-        if self._microphones and rng.random() < self._microphones:
+        if self._config.microphones and rng.random() < self._config.microphones:
             added = microphone(self._frontend, rng)
         if not self._frontend.adapt_s:
             return self._frontend.normalize(window + added), span
@@ -293,9 +292,9 @@ class TrainingWindows:
         return SpeakerNorm(self._frontend, known).normalize(window + added), span
 
     def _version(self, rng: np.random.Generator) -> int:
-        n_quiet = self._n_versions - self._n_noisy
-        if self._n_noisy and rng.random() < NOISY_SHARE:
-            return n_quiet + int(rng.integers(self._n_noisy))
+        n_quiet = self._n_versions - self._config.n_noisy
+        if self._config.n_noisy and rng.random() < NOISY_SHARE:
+            return n_quiet + int(rng.integers(self._config.n_noisy))
         return int(rng.integers(n_quiet)) if n_quiet > 1 else 0
 
     def _known(

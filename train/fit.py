@@ -284,8 +284,7 @@ def run_fold(job: Job) -> Result:
     rng = np.random.default_rng(job.seed)
     frontend = measured(job.frontend, job.train, job.train_speakers)
     training = TrainingWindows(
-        job.train, job.train_speakers, job.train_labels, frontend, job.n_rows,
-        job.config.short, job.config.n_noisy, job.config.microphones,
+        job.train, job.train_speakers, job.train_labels, frontend, job.n_rows, job.config,
     )  # fmt: skip
     lessons = None
     if job.config.taught:

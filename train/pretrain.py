@@ -122,10 +122,7 @@ def run(args: argparse.Namespace) -> None:
     frontend = measured(LOG_MEL, features, speakers)
     n_rows = frontend.n_rows(round(STREAM_WINDOW_S * frontend.sample_rate_hz))
     nobodys = np.zeros(len(features), int)
-    windows = TrainingWindows(
-        features, speakers, nobodys, frontend, n_rows,
-        config.short, config.n_noisy, config.microphones,
-    )  # fmt: skip
+    windows = TrainingWindows(features, speakers, nobodys, frontend, n_rows, config)
     lessons = Lessons([np.asarray(clip[0].taught) for clip in features], speakers)
     trainer = Trainer(config, n_rows, frontend.n_features, n_labels=2)
     trainer.reset(0, labels=np.array([], int))  # no label counts
