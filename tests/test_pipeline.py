@@ -25,6 +25,8 @@ from edge.model import Model, interpreter_module
 from train import corpora, protocols
 from train import run as training
 from train.__main__ import main as train
+from train.ablation import answers, heard_elsewhere
+from train.dataset import corpus_features
 from train.model import TimNet
 from train.presets import PRESETS
 
@@ -296,6 +298,24 @@ def test_a_taught_network_is_trained_from_recordings_and_keeps_nothing_of_the_te
     assert len(trained["history"]["loss"]) == 2
     n_rows = Card.read(tmp_path / folds[0].name / "card.json").n_rows
     assert trained["n_parameters"] == TimNet(config, n_rows, LOG_MEL.n_features, 7).count_params()
+
+
+def test_a_stored_network_is_asked_again(loso_run, tiny_emodb):
+    corpus = corpora.load("emodb", tiny_emodb)
+    fold = protocols.loso(corpus)[0]
+    clips = list(corpus_features(corpus, LOG_MEL, 0))
+    again = answers(loso_run / fold.name, [clips[i] for i in fold.test])
+    before = [clip["probs"] for clip in result(loso_run, fold.name)["clips"]]
+    np.testing.assert_allclose(again, before, atol=1e-3)
+    # Elsewhere every clip is in a circumstance of its own, every time the same.
+    heard = heard_elsewhere(corpus, LOG_MEL)
+    heard_elsewhere.cache_clear()
+    for clip, one, two in zip(clips, heard, heard_elsewhere(corpus, LOG_MEL), strict=True):
+        np.testing.assert_array_equal(one[0].rows, two[0].rows)
+        assert one[0].rows.shape == clip[0].rows.shape
+        assert np.abs(one[0].rows - clip[0].rows).max() > 1
+    elsewhere = answers(loso_run / fold.name, [heard[i] for i in fold.test])
+    assert np.abs(elsewhere - again).max() > 0.01
 
 
 def test_without_data_it_says_where_to_say(monkeypatch, capsys):

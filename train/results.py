@@ -210,18 +210,24 @@ def pretraining() -> str:
 def ablation(name: str = "ablation") -> str:
     """Return what each part of the recipe is worth."""
     stored = load(RESULTS / f"{name}.json")
+    recipe = next(iter(stored["variants"].values()))
+    heard = {"strangers": "", "adapted": "adapted_", "elsewhere": "elsewhere_"}
+    heard = {where: prefix for where, prefix in heard.items() if f"{prefix}uar" in recipe}
+    head = " | ".join(f"{where}: UAR | cross-entropy" for where in heard)
     lines = [
-        "| changed | parameters | training UAR | strangers: UAR | cross-entropy | adapted: UAR "
-        "| cross-entropy |",
-        "|" + "---|" * 7,
+        f"| changed | parameters | training UAR | {head} |",
+        "|" + "---|" * (3 + 2 * len(heard)),
     ]
     for name, found in stored["variants"].items():
-        adapted = "- | -"
-        if "adapted_uar" in found:
-            adapted = f"{found['adapted_uar']:.1f} | {found['adapted_cross_entropy']:.3f}"
+        numbers = [
+            f"{found[f'{prefix}uar']:.1f} | {found[f'{prefix}cross_entropy']:.3f}"
+            if f"{prefix}uar" in found
+            else "- | -"
+            for prefix in heard.values()
+        ]
         lines.append(
             f"| {name} | {found['n_parameters'] / 1000:.0f} K | {found['train_uar']:.1f} "
-            f"| {found['uar']:.1f} | {found['cross_entropy']:.3f} | {adapted} |"
+            f"| {' | '.join(numbers)} |"
         )
     lines += [
         "",

@@ -24,7 +24,7 @@ import threading
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import joblib
 import numpy as np
@@ -43,6 +43,9 @@ from train.dataset import Features, corpus_features, speaker_statistics
 from train.fit import Job, Result, recall, run_fold
 from train.presets import Config
 from train.protocols import Fold
+
+if TYPE_CHECKING:
+    from train.model import TimNet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,6 +220,19 @@ def _workers() -> contextlib.AbstractContextManager[Any]:
         backend="loky", initializer=signal.signal, initargs=arguments
     )
     return context
+
+
+def load_network(folder: Path) -> TimNet:
+    """Return the network in a fold's folder."""
+    with quiet_native():
+        import keras
+
+        from train.model import TimNet
+
+    network: TimNet = keras.models.load_model(
+        folder / "model.keras", custom_objects={"TimNet": TimNet}
+    )
+    return network
 
 
 def _save(

@@ -28,7 +28,6 @@ from edge.card import Card
 from edge.errors import count, exit_code
 from edge.frontend import PUBLISHED
 from edge.machine import hardware
-from edge.quiet import quiet_native
 from edge.storage import write_json, write_with
 from train import corpora, protocols
 from train import run as training
@@ -85,18 +84,12 @@ def forest(
     """Return how a random forest does on what the output layers of ``out`` see."""
     from sklearn.ensemble import RandomForestClassifier
 
-    with quiet_native():
-        import keras
-
-        from train.model import TimNet
-
     features = list(corpus_features(corpus, PUBLISHED, window_samples))
     labels = np.array([corpus.labels.index(clip.label) for clip in corpus.clips])
     uars, wars = [], []
     for fold in folds:
         frontend = Card.read(out / fold.name / "card.json").frontend
-        path = out / fold.name / "model.keras"
-        network = keras.models.load_model(path, custom_objects={"TimNet": TimNet})
+        network = training.load_network(out / fold.name)
         windows, _ = device_windows(features, len(features[0][0].rows), frontend)
         embedding = np.concatenate([network.embed(w) for w in np.array_split(windows, 8)])
         taught, asked = list(fold.train), list(fold.test)
