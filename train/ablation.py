@@ -3,9 +3,10 @@
 The preset that ships is trained again and again with one thing changed, on EMO-DB without the two
 speakers whom the shipped model is tested on; two of the other eight, a woman and a man, are left
 out at a time. Strangers first, then the same with the speakers known, then strangers elsewhere:
-each clip in a noise of its own, half of them in a room and a quarter over a telephone too, and
-through another microphone, drawn as those of training are, but none of those. All clips together.
-The cross-entropy of the answers, calibrated, moves less by chance than the share that is right.
+each clip in a noise of its own, half of them in a room, a quarter over a telephone, a quarter too
+loud, and all through another microphone, drawn as those of training are, but none of those. All
+clips together. The cross-entropy of the answers, calibrated, moves less by chance than the share
+that is right.
 """
 
 from __future__ import annotations

@@ -284,8 +284,8 @@ def run_fold(job: Job) -> Result:
     rng = np.random.default_rng(job.seed)
     frontend = measured(job.frontend, job.train, job.train_speakers)
     training = TrainingWindows(
-        job.train, job.train_speakers, job.train_labels, frontend, job.n_rows, job.config,
-    )  # fmt: skip
+        job.train, job.train_speakers, job.train_labels, frontend, job.n_rows, job.config
+    )
     lessons = None
     if job.config.taught:
         taught = [np.asarray(clip[0].taught) for clip in job.train]
