@@ -58,23 +58,6 @@ def result(run, fold):
     return json.loads((run / fold / "result.json").read_text())
 
 
-@pytest.mark.parametrize(
-    ("more", "expected"), [([], True), (["--no-pretrained"], False), (["--n-blocks", "3"], False)]
-)
-def test_who_wants_random_weights_to_start_from_gets_them(
-    more, expected, tiny_emodb, tmp_path, monkeypatch
-):
-    asked = []
-
-    def run(corpus, folds, settings, *others):
-        asked.append(settings.model["pretrained"])
-        raise SerError("this is enough")
-
-    monkeypatch.setattr("train.run.run", run)
-    assert train(["--data", str(tiny_emodb), "--out", str(tmp_path), *more]) == 1
-    assert asked == [expected]
-
-
 def test_a_run_leaves_everything(loso_run):
     report = json.loads((loso_run / "report.json").read_text())
     assert list(report["folds"]) == ["speaker-03", "speaker-08", "speaker-09"]
@@ -85,7 +68,6 @@ def test_a_run_leaves_everything(loso_run):
     assert str(loso_run) not in (loso_run / "report.json").read_text()
     settings = json.loads((loso_run / "settings.json").read_text())
     assert settings["preset"] == "timnet-live"
-    assert not settings["model"]["pretrained"]  # of another size than the weights to start from
     for picture in ("curves.png", "confusion.png"):
         assert (loso_run / picture).read_bytes().startswith(b"\x89PNG")
     fold = loso_run / "speaker-03"
@@ -286,7 +268,7 @@ def test_a_taught_network_is_trained_from_recordings_and_keeps_nothing_of_the_te
     tiny_emodb, tmp_path
 ):
     corpus = corpora.load("emodb", tiny_emodb)
-    small = dict(speeds=(), n_noisy=0, n_blocks=1, n_filters=8, pretrained=False)
+    small = dict(speeds=(), n_noisy=0, n_blocks=1, n_filters=8)
     config = dataclasses.replace(PRESETS["timnet-live"], **small)
     settings = training.Settings(
         "emodb", "", "holdout", ("08",), "timnet-live", dataclasses.asdict(config),

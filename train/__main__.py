@@ -54,9 +54,6 @@ def build_parser() -> argparse.ArgumentParser:
     add("--n-blocks", type=count,
         help="default: the preset's; with the published front end 10 for iemocap")  # fmt: skip
     add("--n-filters", type=count, help="default: the preset's")
-    add("--no-pretrained", dest="pretrained", action="store_const", const=False,
-        help="start from random weights, as other numbers of blocks and filters than the preset's "
-        "do, and not from those of train.pretrain")  # fmt: skip
     add("--fusion", choices=FUSIONS, help="default: the preset's")
     add("--batch-size", type=count, help="default: the preset's")
     add("--seed", type=seed_number, default=0, help="of weights, order and dropout; default: 0")
@@ -105,16 +102,13 @@ def run(args: argparse.Namespace, command: str) -> None:
         "loso": lambda: protocols.loso(corpus),
         "holdout": lambda: protocols.holdout(corpus, speakers),
     }[args.protocol]()
-    preset = config = PRESETS[args.preset]
+    config = PRESETS[args.preset]
     frontend = FRONTENDS[args.frontend]
     if args.corpus == "iemocap" and not frontend.streamable:
         config = dataclasses.replace(config, n_blocks=10)  # Cited: the published depth for it.
-    for name in ("n_blocks", "n_filters", "pretrained", "fusion", "batch_size"):
+    for name in ("n_blocks", "n_filters", "fusion", "batch_size"):
         if (value := getattr(args, name)) is not None:
             config = dataclasses.replace(config, **{name: value})
-    if (config.n_blocks, config.n_filters) != (preset.n_blocks, preset.n_filters):
-        # No weights to start from fit another network.
-        config = dataclasses.replace(config, pretrained=False)
     settings = training.Settings(
         corpus=args.corpus,
         clips_sha256=training.fingerprint(corpus),

@@ -48,26 +48,21 @@ RECIPE = "the recipe"
 # What is changed: fields of the preset and of the front end, and the window's seconds. Those that
 # hear the same speeds and noises follow each other, since clips are then read once.
 Changes = tuple[dict[str, Any], dict[str, Any], float]
-RANDOM = {"pretrained": False}  # networks of another shape can only start from random weights
 CONVS = PRESETS["timnet-live"].stems[:1]
 VARIANTS: dict[str, Changes] = {
     RECIPE: ({}, {}, STREAM_WINDOW_S),
     "one microphone": ({"microphones": 0.0}, {}, STREAM_WINDOW_S),
     "one network of 48 filters, behind convolutions": (
-        {"stems": CONVS, "n_filters": 48, **RANDOM}, {}, STREAM_WINDOW_S,
+        {"stems": CONVS, "n_filters": 48}, {}, STREAM_WINDOW_S,
     ),
     "one network of 48 filters, without": (
-        {"stems": ((),), "beside": 0, "n_filters": 48, **RANDOM}, {}, STREAM_WINDOW_S,
+        {"stems": ((),), "beside": 0, "n_filters": 48}, {}, STREAM_WINDOW_S,
     ),
     "the training set's mean and deviation for everybody": ({}, {"adapt_s": 0.0}, STREAM_WINDOW_S),
-    "not pretrained": (RANDOM, {}, STREAM_WINDOW_S),
     "not taught by a larger network": ({"taught": 0.0}, {}, STREAM_WINDOW_S),
-    "neither pretrained nor taught": ({"taught": 0.0, **RANDOM}, {}, STREAM_WINDOW_S),
     "no noise": ({"n_noisy": 0}, {}, STREAM_WINDOW_S),
     "no other speeds": ({"speeds": ()}, {}, STREAM_WINDOW_S),
-    "without pitch and voicing": (
-        {"beside": 0, **RANDOM}, {"pitch": False}, STREAM_WINDOW_S,
-    ),
+    "without pitch and voicing": ({"beside": 0}, {"pitch": False}, STREAM_WINDOW_S),
     "the lesson counting three times as much": ({"taught": 3.0}, {}, STREAM_WINDOW_S),
     "dropout as in the paper": ({"dropout": 0.1, "dropout_last": 0.1}, {}, STREAM_WINDOW_S),
     "two other speeds": ({"speeds": (0.9, 1.1)}, {}, STREAM_WINDOW_S),
@@ -75,7 +70,7 @@ VARIANTS: dict[str, Changes] = {
     "no windows that are not full yet": ({"short": 0.0}, {}, STREAM_WINDOW_S),
     "not bounded": ({"bounded": False}, {}, STREAM_WINDOW_S),
     "windows of 2 s": ({}, {}, 2.0),
-    "8 blocks": ({"n_blocks": 8, **RANDOM}, {}, STREAM_WINDOW_S),
+    "8 blocks": ({"n_blocks": 8}, {}, STREAM_WINDOW_S),
 }  # fmt: skip
 
 

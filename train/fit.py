@@ -22,7 +22,6 @@ from edge.quiet import quiet_native
 from edge.speaker import Statistics
 from train.dataset import Features, TrainingWindows, device_windows, measured
 from train.presets import Config
-from train.pretrain import start_weights
 from train.teacher import N_DIRECTIONS, Lessons
 
 N_CALIBRATION = 512  # Assumed: windows kept to measure the ranges of an int8 model.
@@ -110,7 +109,6 @@ class Trainer:
         self.config = config
         self._fresh = functools.partial(TimNet, config, n_rows, n_features, n_labels)
         self.model = self._fresh()
-        self._start = start_weights(self.model.trunk) if config.pretrained else None
         self._optimizer = keras.optimizers.Adam(
             config.learning_rate,
             beta_1=config.beta_1,
@@ -134,13 +132,6 @@ class Trainer:
         # Copies: on a CPU, numpy() may be a view of the variable itself.
         self._at_start = [np.array(v) for v in self._optimizer.variables]
 
-        def unexplained(each: Any, lessons: Any) -> Any:
-            left = [
-                tf.reduce_mean((pupil(tf.concat(blocks, axis=1)) - lessons) ** 2, axis=1)
-                for pupil, (blocks, _) in zip(self._pupils, each, strict=True)
-            ]
-            return sum(left) / len(left)
-
         @tf.function(jit_compile=True)
         def step(windows: Any, labels: Any, lessons: Any, seed: Any) -> Any:
             with tf.GradientTape() as tape:
@@ -156,7 +147,11 @@ class Trainer:
                 ]
                 value = whole = sum(values) / len(values)
                 if self._pupils:
-                    whole += config.taught * tf.reduce_mean(unexplained(each, lessons))
+                    left = [
+                        tf.reduce_mean((pupil(tf.concat(blocks, axis=1)) - lessons) ** 2)
+                        for pupil, (blocks, _) in zip(self._pupils, each, strict=True)
+                    ]
+                    whole += config.taught * sum(left) / len(left)
             self._optimizer.apply(tape.gradient(whole, self._trained), self._trained)
             return value, sum(answers) / len(answers)
 
@@ -165,24 +160,16 @@ class Trainer:
             return self.model(windows)
 
         self._step, self._infer = step, infer
-        self._unexplained = tf.function(
-            lambda windows, lessons: unexplained(self.model.each(windows), lessons),
-            jit_compile=True,
-        )
 
     def reset(self, seed: int, labels: np.ndarray | None = None) -> None:
         """Start again from new weights; nothing is compiled anew.
 
-        ``labels``, of the training clips, are what a balanced loss goes by; where there are none,
-        no label counts.
+        ``labels``, of the training clips, are what a balanced loss goes by.
         """
         n_labels = self.model.n_labels
         counts = np.ones(n_labels) if labels is None else np.bincount(labels, minlength=n_labels)
         self._label_weights.assign(counts.mean() / np.maximum(counts, 1))
         self.model.set_weights(self._fresh(seed=seed).get_weights())
-        if self._start is not None:
-            for variable, value in zip(self.model.trunk, self._start, strict=True):
-                variable.assign(value)
         for variable, value in zip(self._optimizer.variables, self._at_start, strict=True):
             variable.assign(value)
         for pupil in self._pupils:
@@ -218,14 +205,6 @@ class Trainer:
             losses.append(float(value))
             predicted[batch] = logits.numpy().argmax(axis=1)
         return float(np.mean(losses)), predicted
-
-    def lesson_loss(self, windows: np.ndarray, lessons: np.ndarray) -> float:
-        """Return the loss in predicting the lessons of normalised windows; 1 is nothing learnt."""
-        size, losses = self.config.batch_size, []
-        for start in range(0, len(windows), size):
-            here = slice(start, start + size)
-            losses.append(self._unexplained(windows[here], lessons[here]).numpy())
-        return float(np.concatenate(losses).mean())
 
     def logits(self, windows: np.ndarray) -> np.ndarray:
         """Return the answers to normalised windows, float32 (n_windows, n_labels)."""

@@ -573,17 +573,6 @@ class TimNet(keras.Model):
             "seed": self.seed,
         }
 
-    @property
-    def trunk(self) -> list[Any]:
-        """The variables of stems and streams: all but fusion, hidden layer and output."""
-        layers = [
-            layer
-            for member in self.members
-            for layer in (member.stem, *member.streams)
-            if layer is not None
-        ]
-        return [variable for layer in layers for variable in layer.weights]
-
     def each(
         self, windows: tf.Tensor, seed: tf.Tensor | None = None
     ) -> list[tuple[list[tf.Tensor], tf.Tensor]]:

@@ -74,9 +74,6 @@ class Config:
     taught : float
         Weight of the loss in predicting what the teacher makes of a window, beside the loss in
         predicting its label; see `train.teacher`.
-    pretrained : bool
-        Whether training starts from what the network has learnt from other voices, not from random
-        weights; see `train.pretrain`.
     """
 
     # Cited: the paper's section 3 and its published settings.
@@ -106,7 +103,6 @@ class Config:
     n_noisy: int = 0
     microphones: float = 0.0
     taught: float = 0.0
-    pretrained: bool = False
 
     def __post_init__(self) -> None:
         if self.n_blocks < 1 or self.n_filters < 1 or self.batch_size < 1 or self.n_hidden < 0:
@@ -199,7 +195,6 @@ _LIVE = Config(
     n_noisy=8,
     microphones=0.5,
     taught=1.0,
-    pretrained=True,
 )
 
 PRESETS: dict[str, Config] = {

@@ -22,7 +22,6 @@ from edge import tables
 from edge.card import Card
 from edge.frontend import Frontend
 from edge.storage import write_bytes
-from train import pretrain
 from train.presets import PRESETS
 from train.table import CORPORA
 
@@ -194,17 +193,6 @@ def reached(corpus: str, preset: str, seeds: list[dict[str, float]]) -> bool:
 def _forest(found: dict[str, Any] | None) -> str:
     trees = found and found["forest"]
     return " / ".join(_percent(trees, "mean")) if trees else "-"
-
-
-def pretraining() -> str:
-    """Return where the weights that training starts from come from."""
-    start = pretrain.about()
-    return (
-        f"{start['n_clips']} clips of {start['n_voices']} voices ({start['licence']}), "
-        f"{start['epochs']} epochs in {start['train_s'] / 60:.0f} minutes; "
-        f"{100 * start['lesson_left']:.0f} % of the lesson's variance is left. "
-        f"`{start['command']}`; {start['hardware']}, {start['date']}."
-    )
 
 
 def ablation(name: str = "ablation") -> str:
@@ -383,10 +371,6 @@ def model_card() -> str:
         taught = """
 In training they also learnt to predict what the lower half of Whisper tiny's encoder (Radford et
 al., 2023, MIT licence) makes of the same speech (`train/teacher.py`)."""
-    if start := about.get("pretrained"):
-        taught += f""" They had learnt that
-before, without labels, from {start["n_clips"]} clips of {start["n_voices"]} other voices
-({start["licence"]}; `train/pretrain.py`)."""
     return f"""# {MODEL.name}
 
 Which of {", ".join(card.labels)} a voice sounds like. Written by `python -m train.results`.
@@ -502,7 +486,6 @@ TABLES = (
     demo,
     recognition,
     variants,
-    pretraining,
     shipped,
     ablation,
     ablation_earlier,

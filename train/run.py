@@ -37,7 +37,7 @@ from edge.errors import SerError, stop_if_asked
 from edge.frontend import Frontend
 from edge.quiet import quiet_native
 from edge.storage import write_json, write_with
-from train import pretrain, teacher
+from train import teacher
 from train.corpora import Corpus
 from train.dataset import Features, corpus_features, speaker_statistics
 from train.fit import Job, Result, recall, run_fold
@@ -275,7 +275,6 @@ def _save(
         "protocol": settings.protocol,
         "preset": settings.preset,
         "model": settings.model,
-        "pretrained": pretrain.about() if settings.model["pretrained"] else None,
         "epochs": settings.epochs,
         "seed": settings.seed,
         "date": date.today().isoformat(),
