@@ -78,14 +78,14 @@ def gate() -> str:
                 f"{gate['clean']['utterances_per_clip']:.2f}",
                 f"{gate['clean']['start_delay_s']:.2f} / {gate['clean']['end_delay_s']:.2f}",
                 f"{100 * sum(noise.values()) / len(noise):.1f} ({worst} {100 * noise[worst]:.0f})",
-                f"{1e3 * gate['cpu_s_per_audio_s']['speech']:.2f}",
+                f"{gate['cost']:.2f}",
             ]
         )
     head = [
         "gate", "speech found %", "silence taken for speech %", "found, 10 dB SNR %",
         "noise around it taken for speech %", "found in a room % (clips missed)",
         "utterances per clip", "delay of start / end s",
-        "noise alone taken for speech %", "CPU ms per s of speech",
+        "noise alone taken for speech %", "cost in speech, of the default's",
     ]  # fmt: skip
     return "\n".join([*_table(head, rows), "", f"{_where(result)}."])
 
