@@ -119,10 +119,15 @@ def blocks(samples: np.ndarray) -> Iterable[np.ndarray]:
     return (samples[i : i + 1600] for i in range(0, len(samples), 1600))
 
 
+def chunks_of(samples: np.ndarray) -> np.ndarray:
+    """Return the whole chunks of the gate in ``samples``, shape (n, CHUNK_SAMPLES)."""
+    n_chunks = len(samples) // CHUNK_SAMPLES
+    return samples[: n_chunks * CHUNK_SAMPLES].reshape(n_chunks, CHUNK_SAMPLES)
+
+
 def true_speech(samples: np.ndarray) -> np.ndarray:
     """Return for each chunk of a clean clip whether it is loud enough to be speech."""
-    chunks = samples[: len(samples) // CHUNK_SAMPLES * CHUNK_SAMPLES].reshape(-1, CHUNK_SAMPLES)
-    power = (chunks**2).mean(axis=1)
+    power = (chunks_of(samples) ** 2).mean(axis=1)
     return power >= power.max() / 10 ** (SPEECH_DB / 10)
 
 
@@ -152,10 +157,11 @@ def gate_study(
         if room is not None:
             wet = in_room(padded, room / np.sqrt((room**2).sum()))
             streams["room"].append(((wet + quiet).astype(np.float32), truth))
-    results, gates = {}, {}
+    results, gates = {}, []
     for name, (kind, changes) in GATES.items():
         settings = dataclasses.replace(GateSettings(), **changes)
         gate = SpeechGate(kind, RATE_HZ, settings)
+        gates.append(gate)
         recognizer = Recognizer(_Mute(model), gate, status_s=1e6)  # type: ignore[arg-type]
         result: dict[str, Any] = {"settings": changes, "kind": kind}
         for condition, pairs in streams.items():
@@ -163,8 +169,8 @@ def gate_study(
         result["noise"] = {
             kind: round(_speech_share(recognizer, samples), 4) for kind, samples in noise.items()
         }
-        results[name], gates[name] = result, gate
-    costs = _costs(list(gates.values()), [clip.samples for clip in speech[::9]])
+        results[name] = result
+    costs = _costs(gates, [clip.samples for clip in speech[::9]])
     for result, cost in zip(results.values(), costs, strict=True):
         result["cost"] = round(cost / costs[0], 3)
     return results
@@ -176,19 +182,19 @@ def _costs(gates: list[SpeechGate], clips: list[np.ndarray]) -> list[float]:
     The gates take turns with every clip, and the least of a few times is what it costs
     undisturbed.
     """
-    seconds = np.full((len(gates), len(clips)), np.inf)
-    for number, samples in enumerate(clips):
-        n_chunks = len(samples) // CHUNK_SAMPLES
-        chunks = samples[: n_chunks * CHUNK_SAMPLES].reshape(n_chunks, CHUNK_SAMPLES)
-        for _ in range(N_TURNS):
-            for row, gate in zip(seconds, gates, strict=True):
-                gate.reset()
-                started = time.process_time()
-                for chunk in chunks:
-                    gate.push(chunk)
-                row[number] = min(row[number], time.process_time() - started)
-    costs: list[float] = seconds.sum(axis=1).tolist()
-    return costs
+    costs = np.zeros(len(gates))
+    for samples in clips:
+        chunks = chunks_of(samples)
+        costs += np.min([[_cpu_s(g, chunks) for g in gates] for _ in range(N_TURNS)], axis=0)
+    return list(costs)
+
+
+def _cpu_s(gate: SpeechGate, chunks: np.ndarray) -> float:
+    gate.reset()
+    started = time.process_time()
+    for chunk in chunks:
+        gate.push(chunk)
+    return time.process_time() - started
 
 
 class _Mute:
