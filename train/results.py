@@ -195,12 +195,10 @@ def _forest(found: dict[str, Any] | None) -> str:
     return " / ".join(_percent(trees, "mean")) if trees else "-"
 
 
-def ablation(name: str = "ablation") -> str:
+def ablation() -> str:
     """Return what each part of the recipe is worth."""
-    stored = load(RESULTS / f"{name}.json")
-    recipe = next(iter(stored["variants"].values()))
+    stored = load(RESULTS / "ablation.json")
     heard = {"strangers": "", "adapted": "adapted_", "elsewhere": "elsewhere_"}
-    heard = {where: prefix for where, prefix in heard.items() if f"{prefix}uar" in recipe}
     head = " | ".join(f"{where}: UAR | cross-entropy" for where in heard)
     lines = [
         f"| changed | parameters | training UAR | {head} |",
@@ -223,11 +221,6 @@ def ablation(name: str = "ablation") -> str:
         f"{stored['date']}.",
     ]
     return "\n".join(lines)
-
-
-def ablation_earlier() -> str:
-    """Return what each part of the recipe was worth before its last changes."""
-    return ablation("ablation_earlier")
 
 
 def shipped() -> str:
@@ -488,7 +481,6 @@ TABLES = (
     variants,
     shipped,
     ablation,
-    ablation_earlier,
     adaptation,
     calibration,
     living,
