@@ -162,7 +162,7 @@ def run(args: argparse.Namespace) -> None:
         console.print(name)
         found[name] = variant(corpus, changes, args.runs / name.replace(" ", "-"), args, console)
         console.print(found[name])
-        written = {"command": "python -m train.ablation", "epochs": args.epochs}
+        written = {"command": "python -m train.ablation --out FILE", "epochs": args.epochs}
         written |= {"hardware": hardware(), "date": date.today().isoformat(), "variants": found}
         write_json(args.out, written)
 

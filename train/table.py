@@ -209,7 +209,7 @@ def draw(path: Path, cells: dict[str, Any]) -> None:
 
 
 def save(path: Path, cells: dict[str, Any]) -> None:
-    write_json(path, {"command": "python -m train.table", "cells": cells})
+    write_json(path, {"command": "python -m train.table --out FILE", "cells": cells})
 
 
 def run(args: argparse.Namespace) -> None:
